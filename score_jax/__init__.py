@@ -1,0 +1,1 @@
+"""SCoRe: training language models to correct themselves, in JAX."""

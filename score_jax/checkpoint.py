@@ -1,0 +1,511 @@
+"""A train state to disk and back, bit for bit.
+
+A stage has one folder, one program writes it, and any may read it:
+
+    <step>/params/        the parameters, which evaluation and stage II read
+    <step>/rest/          the other leaves of the state
+    <step>/meta/          the score and what the caller adds, as JSON
+    <step>/manifest.json  size and digest of every file above
+    damaged-<step>/       what `restore` moved aside; nothing deletes it
+
+A step appears by the renaming of a finished folder, so a kill at any moment
+leaves whole steps and litter. A step without a full manifest is damaged: cut
+short by a failing disk, or by a kill while it was being deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import math
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from score_jax import files
+
+MANIFEST = 'manifest.json'
+UNFINISHED = '*.orbax-checkpoint-tmp'  # As Orbax names what it is writing.
+ITEMS = ('params', 'rest', 'meta')
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint that cannot be written, found or used; the text says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+  """The checkpoints of one stage, as the program that writes them sees them."""
+
+  folder: pathlib.Path
+  manager: ocp.CheckpointManager
+  report: Callable[[str], None]  # Takes one line for people to read.
+
+  def save(
+    self, step: int, state: Any, meta: Mapping[str, Any], score: float
+  ) -> None:
+    """Copies a state off the devices, and writes it in the background.
+
+    Its buffers may be donated when this returns. Once the step is whole on
+    disk, steps that are neither among the newest nor the best are deleted.
+
+    Args:
+      step: number of updates; above those of the steps in the folder.
+      state: pytree of jax Arrays, none of them empty or a typed random key,
+        with a part `params` and at least one leaf beside it.
+      meta: anything that JSON can hold.
+      score: figure of merit, higher is better; of equal ones the earlier step
+        is the best, and NaN is below all numbers.
+
+    Raises:
+      CheckpointError: if this step cannot be written, or the one before could
+        not be. Older steps are untouched, and the next save may succeed.
+    """
+    record = json.loads(json.dumps({'score': score, 'meta': meta}))
+    jax.block_until_ready(state)  # A failed update is not a failed save.
+    self.wait()
+    newest = newest_step(self.folder)
+    if newest is not None and step <= newest:
+      raise CheckpointError(
+        f'steps in {self.folder} must grow; got {step} after {newest}.'
+      )
+    items = _items(_named(state))
+    with self._writing():
+      self.manager.save(
+        step,
+        args=ocp.args.Composite(
+          params=ocp.args.StandardSave(items['params']),
+          rest=ocp.args.StandardSave(items['rest']),
+          meta=ocp.args.JsonSave(record),
+        ),
+        metrics={'score': score},
+        force=True,
+      )
+
+  def restore(self, target: Any) -> tuple[Any, Any] | None:
+    """Returns the state and meta of the newest whole step, or None.
+
+    Damaged steps are reported and moved aside, so that training can write
+    them again.
+
+    Args:
+      target: the state as arrays or `ShapeDtypeStruct`s, with the shardings
+        that it shall have; they need not be those it was saved with.
+
+    Raises:
+      CheckpointError: if names, shapes or dtypes differ from the target's.
+    """
+    self.wait()
+    for step in steps(self.folder)[::-1]:
+      fault = _agreed_fault(self.folder / str(step), ITEMS)
+      if not fault:
+        return _read(self.folder / str(step), target)
+      self._move_aside(step, fault)
+    return None
+
+  def wait(self) -> None:
+    """Returns when the last save is on disk.
+
+    Raises:
+      CheckpointError: if it could not be written; raised once.
+    """
+    with self._writing():
+      self.manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits for the last save and ends the threads; errors as in `wait`."""
+    try:
+      self.wait()
+    finally:
+      self.manager.close()
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:
+      _remove_unfinished(self.folder)
+      # The manager has already forgotten the steps this save was to replace.
+      with contextlib.suppress(OSError):
+        self.manager.reload()
+      raise CheckpointError(
+        f'A checkpoint could not be written to {self.folder}: '
+        f'{_reason(error)}. The older ones are untouched, and a later save '
+        'may succeed.'
+      ) from error
+
+  def _move_aside(self, step: int, fault: str) -> None:
+    path = self.folder / str(step)
+    if jax.process_index() == 0:
+      aside = _free_name(self.folder / f'damaged-{step}')
+      with self._writing():
+        path.rename(aside)
+      before = newest_step(self.folder)
+      then = 'None is left before it' if before is None else f'Trying {before}'
+      self.report(
+        f'The checkpoint {path} is damaged: {fault}. It is now {aside.name}. '
+        f'{then}.'
+      )
+    multihost_utils.sync_global_devices('moved aside')
+    self.manager.reload()
+
+
+def open_checkpoints(
+  folder: pathlib.Path, keep: int, report: Callable[[str], None]
+) -> Checkpoints:
+  """Returns a folder of checkpoints for the one program that writes it.
+
+  Args:
+    folder: made if it is not there; what a kill left unfinished is deleted.
+    keep: newest steps to keep; the best one stays beside them.
+    report: called with one line for each damaged checkpoint.
+
+  Raises:
+    CheckpointError: if the folder cannot be made.
+  """
+  _quieten_orbax()
+  folder = folder.absolute()
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise CheckpointError(f'{folder}: {_reason(error)}.') from error
+  _remove_unfinished(folder)
+  options = ocp.CheckpointManagerOptions(
+    preservation_policy=_NewestAndBest(folder, keep),
+    async_options=ocp.AsyncOptions(
+      # Runs in the background, on one process, before the step is renamed to
+      # its final name: hashing costs no training time, and no step is ever
+      # without its manifest.
+      post_finalization_callback=functools.partial(_write_manifest, folder),
+      # So that a folder that cannot be written is refused in `save`.
+      create_directories_asynchronously=False,
+    ),
+  )
+  return Checkpoints(
+    folder, ocp.CheckpointManager(folder, options=options), report
+  )
+
+
+def steps(folder: pathlib.Path) -> list[int]:
+  """Returns the steps in a folder, whole or not, in growing order."""
+  if not folder.is_dir():
+    return []
+  names = [path.name for path in folder.iterdir() if path.is_dir()]
+  return sorted(int(name) for name in names if re.fullmatch('[0-9]+', name))
+
+
+def newest_step(folder: pathlib.Path) -> int | None:
+  """Returns the newest step in a folder, or None if there is none."""
+  return max(steps(folder), default=None)
+
+
+def best_first(folder: pathlib.Path) -> list[int]:
+  """Returns the steps in a folder from the best to the worst.
+
+  Of equal scores the earlier step is the better; a score that is NaN or
+  cannot be read is below all others.
+  """
+  return sorted(
+    steps(folder), key=lambda step: (-_score(folder / str(step)), step)
+  )
+
+
+def best_step(folder: pathlib.Path) -> int | None:
+  """Returns the step with the highest score, or None if there is none."""
+  return next(iter(best_first(folder)), None)
+
+
+def restore_params(
+  folder: pathlib.Path,
+  candidates: Iterable[int],
+  target: Any,
+  report: Callable[[str], None],
+) -> tuple[Any, Any]:
+  """Returns the parameters and meta of the first whole step of several.
+
+  Reads nothing but the parameters, and changes nothing in the folder: it may
+  be called while another program trains.
+
+  Args:
+    folder: of a stage.
+    candidates: steps in order of preference, as `best_first` returns them.
+    target: the parameters as arrays or `ShapeDtypeStruct`s, with the
+      shardings that they shall have.
+    report: called with one line for each damaged checkpoint.
+
+  Raises:
+    CheckpointError: if no candidate is whole, or if names, shapes or dtypes
+      differ from the target's.
+  """
+  _quieten_orbax()
+  candidates = list(candidates)
+  for step in candidates:
+    path = folder.absolute() / str(step)
+    fault = _agreed_fault(path, ('params', 'meta'))
+    if not fault:
+      state, meta = _read(path, {'params': target})
+      return state['params'], meta
+    if jax.process_index() == 0:
+      report(f'The checkpoint {path} is damaged, and passed over: {fault}.')
+  raise CheckpointError(
+    f'{folder} holds no whole checkpoint among the steps {candidates}.'
+  )
+
+
+def params_hash(params: Any) -> str:
+  """Returns 32 hex digits that identify parameters, whatever their mesh.
+
+  They depend on the name, shape, dtype and bits of every leaf. The bits are
+  summed on the devices, a leaf at a time: no parameter is copied to the host,
+  and none has to be addressable as a whole.
+  """
+  digest = hashlib.blake2b(digest_size=16)
+  for name, leaf in _named(params).items():
+    # Awaited leaf by leaf: many collectives in flight can stall CPU clusters.
+    sums = np.asarray(_checksums(leaf)).tolist()
+    row = [name, str(leaf.dtype), list(leaf.shape), sums]
+    digest.update(json.dumps(row).encode())
+  return digest.hexdigest()
+
+
+@jax.jit
+def _checksums(leaf: jax.Array) -> jax.Array:
+  """Returns uint32[2]: sums over a hash of each element's bits and position.
+
+  Integer sums wrap around and have no order, so they are the same on every
+  mesh. The bits are mixed, not weighted: weighted sums would not see the signs
+  of two elements change, since 2^31 times any odd weight is 2^31.
+  """
+  unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
+  if leaf.dtype == jnp.bool_:
+    leaf = leaf.astype(jnp.uint8)
+  bits = jax.lax.bitcast_convert_type(leaf, unsigned[leaf.dtype.itemsize])
+  position = jnp.zeros(bits.shape, jnp.uint32)
+  for axis, size in enumerate(bits.shape):
+    place = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+    position = position * jnp.uint32(size) + place
+  bits = bits.astype(jnp.uint32)
+  salts = (jnp.uint32(0x9E3779B9), jnp.uint32(0x7F4A7C15))
+  return jnp.stack(
+    [
+      jnp.sum(_mix(bits ^ _mix(position ^ salt)), dtype=jnp.uint32)
+      for salt in salts
+    ]
+  )
+
+
+def _mix(x: jax.Array) -> jax.Array:
+  """Returns a bijection of uint32: the finalizer of MurmurHash3."""
+  x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+  x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+  return x ^ (x >> 16)
+
+
+@dataclasses.dataclass(frozen=True)
+class _NewestAndBest:
+  """Which steps stay; Orbax asks when a save starts and acts when it is done."""
+
+  folder: pathlib.Path
+  keep: int
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> list[bool]:
+    del context
+    scores = {
+      info.step: _number(info.metrics['score'])
+      if info.metrics
+      else _score(self.folder / str(info.step))
+      for info in checkpoints
+    }
+    best = min(scores, key=lambda step: (-scores[step], step))
+    stay = {best, *sorted(scores)[-self.keep :]}
+    return [info.step in stay for info in checkpoints]
+
+
+def _number(score: float) -> float:
+  return -math.inf if math.isnan(score) else score
+
+
+def _score(path: pathlib.Path) -> float:
+  try:
+    return _number(_record(path)['score'])
+  except (OSError, ValueError, TypeError, KeyError):
+    return -math.inf
+
+
+def _record(path: pathlib.Path) -> Any:
+  return json.loads((path / 'meta' / 'metadata').read_text())
+
+
+def _named(tree: Any) -> dict[str, Any]:
+  """Returns {'params/layers/0/kernel': leaf}, one entry per leaf of a tree.
+
+  Names survive what Orbax does to structures (tuples to lists, dataclasses to
+  dicts), and they are what an error can tell.
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in leaves
+  }
+
+
+def _items(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  items = {'params': {}, 'rest': {}}
+  for name, leaf in named.items():
+    item = 'params' if name.split('/')[0] == 'params' else 'rest'
+    items[item][name] = leaf
+  return items
+
+
+def _read(path: pathlib.Path, target: Any) -> tuple[Any, Any]:
+  """Returns (a tree like the target, meta) from a step known to be whole."""
+  named = _named(target)
+  items = {item: wanted for item, wanted in _items(named).items() if wanted}
+  for item, wanted in items.items():
+    _check_fits(path / item, wanted)
+  leaves = {}
+  for item, wanted in items.items():
+    leaves |= _read_item(path / item, wanted)
+  state = jax.tree.unflatten(
+    jax.tree.structure(target), [leaves[name] for name in named]
+  )
+  return state, _record(path)['meta']
+
+
+def _read_item(path: pathlib.Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+  for name, leaf in wanted.items():
+    if leaf.sharding is None:
+      raise CheckpointError(
+        f'The target of a restore needs a sharding for {name}; got none.'
+      )
+  abstract = {
+    name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    for name, leaf in wanted.items()
+  }
+  with ocp.StandardCheckpointer() as checkpointer:
+    return checkpointer.restore(path, abstract)
+
+
+def _check_fits(path: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+  """Refuses what Orbax would cast in silence, or name less clearly."""
+  saved = dict(ocp.StandardCheckpointHandler().metadata(path))
+  pairs = {
+    name: (_describe(saved.get(name)), _describe(wanted.get(name)))
+    for name in sorted(saved.keys() | wanted.keys())
+  }
+  wrong = [
+    f'{name} is {there} there and {here} here'
+    for name, (there, here) in pairs.items()
+    if there != here
+  ]
+  if wrong:
+    more = f'; and {len(wrong) - 3} more' if len(wrong) > 3 else ''
+    raise CheckpointError(
+      f'The checkpoint {path} does not fit: {"; ".join(wrong[:3])}{more}. Use '
+      'the model and optimizer it was written with, or another folder.'
+    )
+
+
+def _describe(leaf: Any) -> str:
+  return 'absent' if leaf is None else f'{leaf.dtype}{list(leaf.shape)}'
+
+
+def _write_manifest(folder: pathlib.Path) -> None:
+  """Writes size and digest of each file of the step about to be finished."""
+  (unfinished,) = folder.glob(UNFINISHED)
+  manifest = {}
+  for item in ITEMS:
+    for path in sorted((unfinished / item).rglob('*')):
+      if path.is_file():
+        name = str(path.relative_to(unfinished))
+        manifest[name] = [path.stat().st_size, _digest(path)]
+        _flush(path)
+  files.write_json(unfinished / MANIFEST, manifest)
+
+
+def _digest(path: pathlib.Path) -> str:
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'blake2b').hexdigest()[:32]
+
+
+def _flush(path: pathlib.Path) -> None:
+  """Forces a file to disk, since older steps are deleted on its account."""
+  with open(path, 'rb') as file:
+    os.fsync(file.fileno())
+
+
+def _agreed_fault(path: pathlib.Path, items: Sequence[str]) -> str:
+  """Returns '' on all processes or on none; one reads the files for all."""
+  fault = _fault(path, items) if jax.process_index() == 0 else ''
+  whole = multihost_utils.broadcast_one_to_all(np.array(not fault))
+  return '' if whole else fault or 'damaged'
+
+
+def _fault(path: pathlib.Path, items: Sequence[str]) -> str:
+  """Returns what is wrong with the files of a step, or ''."""
+  try:
+    manifest = json.loads((path / MANIFEST).read_text())
+    for name, (size, digest) in manifest.items():
+      if name.split('/')[0] not in items:
+        continue
+      found = (path / name).stat().st_size
+      if found != size:
+        return f'{name} has {found} bytes instead of {size}'
+      if _digest(path / name) != digest:
+        return f'{name} holds other bytes than were written'
+  except PermissionError as error:  # Says nothing about the bytes.
+    raise CheckpointError(f'{error.filename}: {_reason(error)}.') from error
+  except OSError as error:
+    return f'{error.filename}: {_reason(error)}'
+  except ValueError:
+    return f'{MANIFEST} cannot be read'
+  return ''
+
+
+def _free_name(path: pathlib.Path) -> pathlib.Path:
+  name, number = path, 1
+  while name.exists():
+    number += 1
+    name = path.with_name(f'{path.name}-{number}')
+  return name
+
+
+def _remove_unfinished(folder: pathlib.Path) -> None:
+  if jax.process_index() == 0:
+    for path in folder.glob(UNFINISHED):
+      shutil.rmtree(path, ignore_errors=True)
+
+
+def _reason(error: Exception) -> str:
+  """Returns the system's words for an error that may be pages long."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  code = re.search(r"os_error_code='(\d+)'", str(error))
+  if code:
+    return os.strerror(int(code[1]))
+  first_line = str(error).partition('\n')[0].rstrip('.')
+  return f'{type(error).__name__}: {first_line}'
+
+
+def _quieten_orbax() -> None:
+  logging.getLogger('absl').addFilter(_not_from_orbax)
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+  # Every failure it logs, by hundreds of lines, it also raises.
+  return f'{os.sep}orbax{os.sep}' not in record.pathname

@@ -1,0 +1,419 @@
+"""Every setting once: its default, its unit, where its value comes from.
+
+A recipe in `configs/` is a difference from `default()`. `check` refuses what
+cannot run before anything is loaded, in one line that names the setting, the
+value and the remedy. Numbers marked *ours* are not stated in the paper
+(arXiv:2409.12917).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+KL_ESTIMATORS = ('k1', 'k2', 'k3', 'exact')
+KL_REFUSED = {
+  'k1_loss': 'the gradient of k1 as a loss is zero in expectation',
+  'k3_loss': 'the gradient of k3 as a loss alone is that of KL(ref || policy)',
+}
+BASELINES = ('leave_one_out', 'none')
+TRUNCATED = ('keep', 'wrong', 'mask')
+JOBS = ('pretrain', 'stage1', 'stage2', 'score')
+DTYPES = ('float32', 'bfloat16')
+REMAT = ('none', 'block', 'products')
+
+
+class ConfigError(ValueError):
+  """A setting that cannot run; the text names it, its value and the remedy."""
+
+
+def default() -> ConfigDict:
+  """Returns the locked settings that every recipe starts from."""
+  config = ConfigDict()
+  config.job = 'score'  # One of JOBS; set by the file in configs/.
+  config.preset = 'arithmetic'  # Set by the argument of the file in configs/.
+  config.seed = 0  # Orders the data, draws the samples, sets the bootstrap.
+  config.turns = 2  # Attempts per trajectory; the paper trains 2, later 3.
+  config.model = _model()
+  config.task = _task()
+  config.sampling = _sampling()
+  config.method = _method()
+  config.train = _train()
+  config.optimizer = _optimizer()
+  config.mesh = _mesh()
+  config.checkpoint = _checkpoint()
+  config.eval = _eval()
+  config.log = _log()
+  config.limits = _limits()
+  config.pretrain = _pretrain()
+  return config.lock()
+
+
+def _model() -> ConfigDict:
+  c = ConfigDict()
+  c.path = ''  # A checkpoint folder as on the Hugging Face hub; '' = bundled.
+  c.dtype = 'float32'  # Of activations and products.
+  c.param_dtype = 'float32'  # Of the policy's parameters.
+  c.reference_dtype = 'float32'  # Of the frozen reference's parameters.
+  c.remat = 'none'  # What the backward pass computes anew; one of REMAT.
+  c.unroll = True  # Layers unrolled: faster on CPU; scanned: compiles faster.
+  c.logits_chunk = 1024  # Tokens whose logits exist at once in the update.
+  return c
+
+
+def _task() -> ConfigDict:
+  c = ConfigDict()
+  c.name = 'arithmetic'
+  c.instruction = ''  # Between attempts; '' = the task's own wording.
+  c.train_problems = 0  # The first so many of the split; 0 = all.
+  return c
+
+
+def _sampling() -> ConfigDict:
+  c = ConfigDict()
+  c.first_attempts = 8  # Per problem; K is not stated in the paper (*ours*).
+  c.second_attempts = 1  # Per first attempt; K = first x second.
+  c.temperature = 1.0  # In training (the paper); a part of the policy.
+  c.top_k = 0  # 0 = off. Training refuses it unless score_truncated.
+  c.top_p = 1.0  # 1 = off. Training refuses it unless score_truncated.
+  c.score_truncated = False  # Score under the truncated distribution as well.
+  c.max_prompt_tokens = 16
+  c.max_tokens = (8, 8)  # Per turn, the end token counted.
+  return c
+
+
+def _method() -> ConfigDict:
+  c = ConfigDict()
+  c.alpha = 10.0  # Weight of the bonus r(y2) - r(y1) in stage II.
+  c.beta1 = 0.01  # Weight of the KL on all turns that are not held.
+  c.beta2 = 0.1  # Weight of the KL that holds the first attempt in stage I.
+  c.gamma = 0.0  # Discount between turns; above 0 it leaks credit to turn 1.
+  c.kl_estimator = 'k1'  # One of KL_ESTIMATORS (*ours*).
+  c.baseline = 'leave_one_out'  # One of BASELINES.
+  c.truncated = 'wrong'  # An attempt cut off: keep, count as wrong, or mask.
+  c.offline_fraction = 0.0  # Of problems whose first attempts are the base's.
+  # log beta2 moves so that beta2 * KL1 tracks fraction * |objective of turn 2|
+  # (*ours*; the paper has one sentence and no formula). rate 0 = off.
+  c.adaptive_beta2 = ConfigDict(
+    {'rate': 0.0, 'fraction': 0.5, 'low': 0.01, 'high': 10.0}
+  )
+  # Reward of each outcome but right, which earns 1.
+  c.reward = ConfigDict(
+    {'wrong': 0.0, 'unparsed': 0.0, 'timeout': 0.0, 'error': 0.0}
+  )
+  return c
+
+
+def _train() -> ConfigDict:
+  c = ConfigDict()
+  c.trajectories = 512  # Per step; the paper's batch, read as trajectories.
+  c.accumulation = 1  # Parts of a batch whose gradients are summed.
+  c.stage1_steps = 100  # Updates; the split between stages is *ours*.
+  c.stage2_steps = 100
+  return c
+
+
+def _optimizer() -> ConfigDict:
+  c = ConfigDict()
+  c.name = 'adam'  # 'adam', 'adamw' or 'sgd'.
+  c.learning_rate = 5e-6
+  c.schedule = 'constant'  # 'constant', 'linear' or 'cosine', to zero.
+  c.warmup_steps = 0
+  c.b1 = 0.9
+  c.b2 = 0.999
+  c.eps = 1e-8
+  c.weight_decay = 0.0  # adamw only.
+  c.clip_norm = 1.0  # Global norm of the gradient; 0 = off.
+  return c
+
+
+def _mesh() -> ConfigDict:
+  c = ConfigDict()
+  c.data = 1  # Copies of the model; rows are split over data and fsdp.
+  c.fsdp = -1  # Parts of every parameter; -1 = the devices that are left.
+  c.tensor = 1  # Parts of heads, MLP and vocabulary.
+  return c
+
+
+def _checkpoint() -> ConfigDict:
+  c = ConfigDict()
+  c.every = 20  # Steps between saves.
+  c.keep = 2  # Newest checkpoints kept, beside the best one.
+  return c
+
+
+def _eval() -> ConfigDict:
+  c = ConfigDict()
+  c.problems = 2000  # Of the test split, paired over all checkpoints.
+  c.batch = 500  # Problems sampled at once.
+  c.temperature = 0.0  # 0 = greedy (the paper).
+  c.every = 20  # Steps between validations during training; 0 = never.
+  c.validation_problems = 500
+  c.resamples = 2000  # Of the paired bootstrap.
+  return c
+
+
+def _log() -> ConfigDict:
+  c = ConfigDict()
+  c.samples_every = 10  # Steps between entries in samples.jsonl.
+  c.samples = 4  # Trajectories per entry.
+  c.tensorboard = True
+  c.progress = True  # A bar where the output is a terminal, lines elsewhere.
+  return c
+
+
+def _limits() -> ConfigDict:
+  c = ConfigDict()
+  c.logp_gap = 1e-3  # Mean |sampling - scoring| log-probability; stops the run.
+  c.nonfinite_updates = 3  # Updates skipped in a row before the run stops.
+  c.grader_failures = 0.1  # Share of timeout and error that stops the run.
+  return c
+
+
+def _pretrain() -> ConfigDict:
+  c = ConfigDict()
+  c.layers = 2
+  c.width = 64
+  c.heads = 4
+  c.mlp = 256
+  c.first_steps = 1000  # Updates on first attempts alone.
+  c.second_steps = 400  # Updates on both turns, first attempts self-sampled.
+  c.batch = 512
+  c.learning_rate = 3e-3
+  c.repair_share = 0.1  # Second attempts that correct; the others copy.
+  return c
+
+
+def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Returns {'part.setting': value} of a nested config."""
+  flat = {}
+  for name, value in config.items():
+    if isinstance(value, Mapping | ConfigDict):
+      flat.update(flatten(value, f'{prefix}{name}.'))
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """Returns ' (did you mean X?)' for a misspelt name, or ''."""
+  close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+  return f' (did you mean {close[0]}?)' if close else ''
+
+
+def check_override(config: ConfigDict, name: str) -> None:
+  """Refuses an override of a setting that is not there.
+
+  Args:
+    config: the settings it would change.
+    name: of the setting, with its parts joined by dots.
+
+  Raises:
+    ConfigError: with the nearest name that is there.
+  """
+  known = flatten(config)
+  if name in known:
+    return
+  inside = [k for k in known if k.startswith(name + '.')]
+  if inside:
+    raise ConfigError(
+      f'{name} is a group of settings; set one of {", ".join(inside)}.'
+    )
+  tails = [k for k in known if k.split('.')[-1] == name.split('.')[-1]]
+  hint = f' (did you mean {tails[0]}?)' if tails else nearest(name, known)
+  raise ConfigError(f'{name} is not a setting{hint}.')
+
+
+def _refuse(bad: bool, text: str) -> None:
+  if bad:
+    raise ConfigError(text)
+
+
+def _one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+  allowed = tuple(allowed)
+  _refuse(
+    value not in allowed,
+    f'{name} must be one of {", ".join(allowed)}; '
+    f'got {value!r}{nearest(str(value), allowed)}.',
+  )
+
+
+def _at_least(config: ConfigDict, low: float, *names: str) -> None:
+  flat = flatten(config)
+  for name in names:
+    _refuse(
+      not flat[name] >= low, f'{name} must be at least {low}; got {flat[name]}.'
+    )
+
+
+def _share(config: ConfigDict, *names: str) -> None:
+  flat = flatten(config)
+  for name in names:
+    _refuse(
+      not 0 <= flat[name] <= 1,
+      f'{name} must be between 0 and 1; got {flat[name]}.',
+    )
+
+
+def samples_per_problem(config: ConfigDict) -> int:
+  """Returns K, the trajectories of one problem in a training batch."""
+  return config.sampling.first_attempts * config.sampling.second_attempts
+
+
+def mesh_shape(config: ConfigDict, devices: int) -> tuple[int, int, int]:
+  """Returns the sizes of the mesh axes (data, fsdp, tensor).
+
+  Args:
+    config: its `mesh` sizes, of which one may be -1 for what is left.
+    devices: how many the mesh has to cover.
+
+  Raises:
+    ConfigError: if the axes do not multiply to the number of devices.
+  """
+  sizes = [config.mesh.data, config.mesh.fsdp, config.mesh.tensor]
+  text = f'mesh.data x mesh.fsdp x mesh.tensor = {" x ".join(map(str, sizes))}'
+  _refuse(
+    any(s == 0 or s < -1 for s in sizes) or sizes.count(-1) > 1,
+    f'{text} needs sizes of at least 1, at most one of them -1 for the rest; '
+    'set mesh.data=1, mesh.fsdp=-1, mesh.tensor=1.',
+  )
+  known = 1
+  for size in sizes:
+    known *= size if size > 0 else 1
+  fits = devices % known == 0 if -1 in sizes else devices == known
+  _refuse(
+    not fits,
+    f'{text} does not fit {devices} devices; set one axis to -1 for what the '
+    'others leave.',
+  )
+  data, fsdp, tensor = (s if s > 0 else devices // known for s in sizes)
+  return data, fsdp, tensor
+
+
+def check(config: ConfigDict, devices: int) -> None:
+  """Refuses settings that cannot run together.
+
+  Args:
+    config: all settings.
+    devices: how many the job has.
+
+  Raises:
+    ConfigError: one line with the setting, its value and the remedy.
+  """
+  _check_numbers(config)
+  _one_of('job', config.job, JOBS)
+  for name in ('dtype', 'param_dtype', 'reference_dtype'):
+    _one_of(f'model.{name}', config.model[name], DTYPES)
+  _one_of('model.remat', config.model.remat, REMAT)
+  _one_of('optimizer.name', config.optimizer.name, ('adam', 'adamw', 'sgd'))
+  _one_of(
+    'optimizer.schedule',
+    config.optimizer.schedule,
+    ('constant', 'linear', 'cosine'),
+  )
+  _check_method(config)
+  _check_sampling(config)
+  _check_batch(config, mesh_shape(config, devices))
+
+
+def _check_numbers(config: ConfigDict) -> None:
+  _at_least(config, 0, 'method.beta1', 'method.beta2', 'method.alpha')
+  _at_least(config, 0, 'method.adaptive_beta2.rate', 'optimizer.clip_norm')
+  _at_least(config, 0, 'optimizer.warmup_steps', 'optimizer.learning_rate')
+  _at_least(config, 0, 'optimizer.weight_decay', 'eval.temperature', 'seed')
+  _at_least(config, 0, 'eval.every', 'log.samples_every', 'limits.logp_gap')
+  _at_least(config, 1, 'turns', 'train.trajectories', 'train.accumulation')
+  _at_least(config, 1, 'train.stage1_steps', 'train.stage2_steps')
+  _at_least(config, 1, 'checkpoint.every', 'checkpoint.keep')
+  _at_least(config, 1, 'eval.problems', 'eval.batch', 'eval.resamples')
+  _at_least(config, 1, 'eval.validation_problems', 'model.logits_chunk')
+  _at_least(config, 1, 'sampling.first_attempts', 'sampling.second_attempts')
+  _at_least(config, 1, 'sampling.max_prompt_tokens', 'limits.nonfinite_updates')
+  _share(config, 'method.gamma', 'method.offline_fraction')
+  _share(config, 'optimizer.b1', 'optimizer.b2', 'limits.grader_failures')
+  _share(config, 'pretrain.repair_share', 'method.adaptive_beta2.fraction')
+
+
+def _check_method(config: ConfigDict) -> None:
+  method = config.method
+  name = method.kl_estimator
+  _refuse(
+    name in KL_REFUSED,
+    f'method.kl_estimator={name!r} is refused: {KL_REFUSED.get(name)}; use '
+    f'one of {", ".join(KL_ESTIMATORS)}, whose gradient is that of the KL.',
+  )
+  _one_of('method.kl_estimator', name, KL_ESTIMATORS)
+  _one_of('method.baseline', method.baseline, BASELINES)
+  _one_of('method.truncated', method.truncated, TRUNCATED)
+  low, high = method.adaptive_beta2.low, method.adaptive_beta2.high
+  _refuse(
+    method.adaptive_beta2.rate > 0 and not 0 < low <= method.beta2 <= high,
+    'method.beta2 must lie between method.adaptive_beta2.low and .high, both '
+    f'above 0; got {low} <= {method.beta2} <= {high}.',
+  )
+  _refuse(
+    config.turns < 2 and config.job != 'pretrain',
+    f'turns must be at least 2 for self-correction; got {config.turns}.',
+  )
+
+
+def _check_sampling(config: ConfigDict) -> None:
+  sampling = config.sampling
+  _refuse(
+    len(sampling.max_tokens) != config.turns,
+    f'sampling.max_tokens needs one length for each of turns={config.turns}; '
+    f'got {tuple(sampling.max_tokens)}.',
+  )
+  _refuse(
+    min(sampling.max_tokens) < 2,
+    'sampling.max_tokens must be at least 2 per turn, a token and the end; '
+    f'got {tuple(sampling.max_tokens)}.',
+  )
+  _refuse(
+    not sampling.temperature > 0,
+    'sampling.temperature must be above 0 in training, where attempts are '
+    f'drawn; got {sampling.temperature}; eval.temperature=0 evaluates greedily.',
+  )
+  _refuse(
+    sampling.top_k < 0 or not 0 < sampling.top_p <= 1,
+    'sampling.top_k must be at least 0 and sampling.top_p in (0, 1]; got '
+    f'{sampling.top_k} and {sampling.top_p}.',
+  )
+  cut = sampling.top_k > 0 or sampling.top_p < 1
+  _refuse(
+    cut and not sampling.score_truncated,
+    f'sampling.top_k={sampling.top_k}, sampling.top_p={sampling.top_p} sample '
+    'from another distribution than the update scores; set top_k=0 and '
+    'top_p=1.0, or sampling.score_truncated=True.',
+  )
+  _refuse(
+    config.method.baseline == 'leave_one_out' and sampling.first_attempts < 2,
+    'method.baseline=leave_one_out needs sampling.first_attempts of at least '
+    f'2; got {sampling.first_attempts}.',
+  )
+
+
+def _check_batch(config: ConfigDict, mesh: tuple[int, int, int]) -> None:
+  rows, each = config.train.trajectories, samples_per_problem(config)
+  _refuse(
+    rows % each != 0,
+    f'train.trajectories={rows} is not a whole number of groups of '
+    f'K={each} (sampling.first_attempts x sampling.second_attempts); set it '
+    f'to {max(each, rows // each * each)}.',
+  )
+  parts = config.train.accumulation
+  _refuse(
+    (rows // each) % parts != 0,
+    f'train.accumulation={parts} does not divide the {rows // each} problems '
+    'of a batch (train.trajectories / K), and a group is never split.',
+  )
+  shards = mesh[0] * mesh[1]
+  _refuse(
+    (rows // parts) % shards != 0,
+    f'train.trajectories={rows} over train.accumulation={parts} parts gives '
+    f'{rows // parts} rows, which mesh.data x mesh.fsdp = {shards} does not '
+    'divide; change one of them.',
+  )

@@ -1,0 +1,71 @@
+"""Small files that are whole or absent, however the program ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Replaces a file, so that readers see the old text or the new, no mixture.
+
+  Args:
+    path: of the file; one process at a time may write it.
+    text: all it will hold.
+
+  Raises:
+    OSError: if it cannot be written; the old file is then as it was.
+  """
+  temporary = path.with_name(path.name + '.tmp')
+  try:
+    with open(temporary, 'w', encoding='utf-8') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())  # Else a power cut may keep only the new name.
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Replaces a file by a value as indented JSON; see `write_text`."""
+  write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def append_jsonl(path: pathlib.Path, row: Mapping[str, Any]) -> None:
+  """Adds a row to a file of one JSON object per line.
+
+  A last line that a kill cut short is ended first, so that only it is lost.
+  """
+  line = json.dumps(row).encode() + b'\n'
+  with open(path, 'a+b') as file:
+    if file.seek(0, os.SEEK_END):
+      file.seek(-1, os.SEEK_END)
+      line = line if file.read(1) == b'\n' else b'\n' + line
+    file.write(line)
+
+
+def read_jsonl(
+  path: pathlib.Path,
+) -> tuple[list[dict[str, Any]], list[int]]:
+  """Returns the rows of a file of JSON lines, and the numbers of bad lines.
+
+  Args:
+    path: of the file. Its last line may have been cut short.
+
+  Returns:
+    The rows that could be read, in order, and the numbers (from 1) of the
+    lines that could not.
+  """
+  rows, bad = [], []
+  for number, line in enumerate(path.read_bytes().split(b'\n'), start=1):
+    if not line:
+      continue
+    try:
+      rows.append(json.loads(line))
+    except ValueError:
+      bad.append(number)
+  return rows, bad

@@ -1,0 +1,1 @@
+"""The decoder, the open families that it covers, their weights on disk."""

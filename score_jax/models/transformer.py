@@ -1,0 +1,623 @@
+"""Tokens in, hidden states and logits out; the cache.
+
+One decoder for all open families: what differs between them is numbers in
+`ModelConfig`. The same modules sample, score and train.
+
+A token's position is its column, so a whole pass needs no mask but the causal
+one: what stands to the right of a row's end is never seen from its left.
+
+Letters: B rows, T query columns, S key columns, D width, K key heads,
+G queries per key head, H head width, F MLP width, V vocabulary, L layers,
+P prompts (each shared by B / P adjacent rows).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from score_jax import sharding
+
+NEGATIVE = -1e30  # Finite, so that a part whose keys are all masked weighs 0.
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope:
+  """Rotary angles of one kind of layer."""
+
+  theta: float
+  scaling: str = 'default'  # 'default', 'linear' or 'llama3'.
+  factor: float = 1.0
+  low_frequency_factor: float = 1.0  # llama3 alone reads this and what follows.
+  high_frequency_factor: float = 4.0
+  original_positions: int = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """The architecture: every number that the families differ in."""
+
+  vocab_size: int
+  layers: int
+  width: int
+  heads: int
+  kv_heads: int
+  head_dim: int
+  mlp: int
+  activation: str  # 'silu' or 'gelu_tanh'.
+  norm_eps: float
+  query_scale: float  # Scores are query . key times this.
+  tied_embeddings: bool
+  ropes: tuple[Rope, ...]  # The kinds of layers,
+  rope_of_layer: tuple[int, ...]  # and which of them each layer is.
+  window_of_layer: tuple[
+    int, ...
+  ]  # Columns seen, the own one counted; 0 = all.
+  norm_offset: float = 0.0  # 1 where the norm's weight is stored less 1.
+  post_norms: bool = False  # Norms behind attention and MLP as well.
+  query_key_norms: bool = False
+  query_key_value_bias: bool = False
+  output_bias: bool = False
+  mlp_bias: bool = False
+  embedding_scale: float = 1.0
+  attention_softcap: float = 0.0  # 0 = off.
+  final_softcap: float = 0.0  # 0 = off.
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+  """How the decoder runs: numbers change in rounding at most."""
+
+  dtype: str = 'float32'
+  param_dtype: str = 'float32'
+  remat: str = 'none'  # 'none', 'products' (keeps products) or 'block'.
+  unroll: bool = True  # Layers one by one, or under a scan.
+  mesh: Mesh | None = None  # Activations are laid out on it.
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KeyValue:
+  """Keys and values of one layer, or of all with a leading [L]."""
+
+  key: jax.Array  # [B, S, K, H].
+  value: jax.Array  # [B, S, K, H].
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+  """What turns go on from: a prompt once per problem, the rest per row.
+
+  Slot `s` of a row's own part holds column `prompt_length + s`.
+  """
+
+  prompt: tuple[KeyValue, ...] | KeyValue  # Per layer [P, S, K, H], or stacked.
+  own: tuple[KeyValue, ...] | KeyValue  # Per layer [B, S, K, H], or stacked.
+  prompt_length: jax.Array  # int32[P].
+
+
+def inverse_frequencies(rope: Rope, head_dim: int) -> jax.Array:
+  """Returns float32[H / 2], radians per column.
+
+  Raises:
+    ValueError: if the scaling is not one of 'default', 'linear', 'llama3'.
+  """
+  exponent = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
+  base = 1.0 / (rope.theta**exponent)
+  if rope.scaling == 'default':
+    return base
+  if rope.scaling == 'linear':
+    return base / rope.factor
+  if rope.scaling != 'llama3':
+    raise ValueError(
+      f'rope scaling must be default, linear or llama3; got {rope.scaling!r}.'
+    )
+  # Long waves are stretched, short ones kept, those between are mixed.
+  turns = rope.original_positions * base / (2 * math.pi)
+  low, high = rope.low_frequency_factor, rope.high_frequency_factor
+  keep = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+  return keep * base + (1 - keep) * base / rope.factor
+
+
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+  """Returns [B, T, N, H] with its halves rotated; angles are [B, T, H / 2]."""
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  cos, sin = cos[:, :, None, :], sin[:, :, None, :]
+  turned = (first * cos - second * sin, second * cos + first * sin)
+  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def softcap(x: jax.Array, cap: float) -> jax.Array:
+  """Returns x squeezed smoothly into (-cap, cap); cap 0 leaves it alone."""
+  return jnp.tanh(x / cap) * cap if cap else x
+
+
+def _scores(
+  config: ModelConfig, query: jax.Array, key: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """Returns float32[B, K, G, T, S]; query is [B, T, K, G, H], mask [B, T, S]."""
+  scores = jnp.einsum(
+    'BTKGH,BSKH->BKGTS', query, key, preferred_element_type=jnp.float32
+  )
+  scores = softcap(scores * config.query_scale, config.attention_softcap)
+  return jnp.where(mask[:, None, None], scores, NEGATIVE)
+
+
+def attend(
+  config: ModelConfig,
+  query: jax.Array,
+  part: KeyValue,
+  mask: jax.Array,
+) -> jax.Array:
+  """Returns [B, T, K, G, H], softmax attention within one part.
+
+  Args:
+    config: scale and soft cap.
+    query: [B, T, K, G, H].
+    part: keys and values [B, S, K, H].
+    mask: bool[1 or B, T, S], true where a key is seen.
+  """
+  scores = _scores(config, query, part.key, mask)
+  weights = jax.nn.softmax(scores, axis=-1).astype(part.value.dtype)
+  return jnp.einsum('BKGTS,BSKH->BTKGH', weights, part.value)
+
+
+def attend_parts(
+  config: ModelConfig,
+  query: jax.Array,
+  parts: tuple[tuple[KeyValue, jax.Array], ...],
+) -> jax.Array:
+  """Returns [B, T, K, G, H], softmax attention over several parts at once.
+
+  Args:
+    config: scale and soft cap.
+    query: [B, T, K, G, H].
+    parts: keys and values with masks bool[B, T, S]. A part with fewer rows
+      than the query is shared by adjacent rows, which attend to it as one
+      group of queries: its keys are read once and never copied.
+  """
+  sums = [_part_sums(config, query, part, mask) for part, mask in parts]
+  top = jnp.max(jnp.stack([highest for highest, _, _ in sums]), axis=0)
+  total, out = 0.0, 0.0
+  for highest, weight, value in sums:
+    scale = jnp.exp(highest - top)
+    total += weight * scale
+    out += value * scale[..., None]
+  return (out / total[..., None]).astype(query.dtype)
+
+
+def _part_sums(
+  config: ModelConfig, query: jax.Array, part: KeyValue, mask: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns the highest score, the weights' sum and the weighted values.
+
+  Shapes: float32[B, T, K, G] twice, then float32[B, T, K, G, H].
+  """
+  batch, time, *heads = query.shape
+  prompts = part.key.shape[0]
+  grouped = query.reshape(prompts, batch // prompts * time, *heads)
+  mask = mask.reshape(prompts, batch // prompts * time, mask.shape[-1])
+  scores = _scores(config, grouped, part.key, mask)
+  highest = jnp.max(scores, axis=-1)
+  weights = jnp.exp(scores - highest[..., None])
+  value = jnp.einsum(
+    'BKGTS,BSKH->BTKGH',
+    weights.astype(part.value.dtype),
+    part.value,
+    preferred_element_type=jnp.float32,
+  )
+  shape = (batch, time, *heads[:2])
+  highest, total = (
+    jnp.moveaxis(x, 3, 1).reshape(shape)
+    for x in (highest, jnp.sum(weights, axis=-1))
+  )
+  return highest, total, value.reshape(query.shape)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+  """What one layer is told beside its input; numbers, so that layers scan."""
+
+  window: jax.Array  # int32[]: columns seen; a huge number for all.
+  rope: jax.Array  # int32[]: which of the angles.
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+  """What all layers share: where the tokens stand."""
+
+  position: jax.Array  # int32[1 or B, T].
+  cos: jax.Array  # float32[kinds of layers, 1 or B, T, H / 2].
+  sin: jax.Array
+  prompt_length: jax.Array | None  # int32[B]; none in a whole pass.
+
+
+class Norm(nn.Module):
+  """Root-mean-square norm over the last axis (arXiv:1910.07467)."""
+
+  config: ModelConfig
+  execution: Execution
+  axis: str = 'norm'
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    start = nn.initializers.constant(1.0 - self.config.norm_offset)
+    scale = self.param(
+      'scale',
+      nn.with_logical_partitioning(start, (self.axis,)),
+      (x.shape[-1],),
+      self.execution.param_dtype,
+    )
+    wide = x.astype(jnp.float32)
+    mean = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+    wide = wide * jax.lax.rsqrt(mean + self.config.norm_eps)
+    scale = scale.astype(jnp.float32) + self.config.norm_offset
+    axes = (1,) * (x.ndim - 1) + scale.shape
+    return (wide * scale.reshape(axes)).astype(x.dtype)
+
+
+class Projection(nn.Module):
+  """A product with a named weight, and a bias where there is one."""
+
+  execution: Execution
+  equation: str  # Of einsum: input, kernel -> output.
+  shape: tuple[int, ...]
+  axes: tuple[str, ...]
+  inputs: int  # How many leading axes of the kernel are contracted.
+  bias: bool
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    param_dtype = self.execution.param_dtype
+    scale = math.prod(self.shape[: self.inputs]) ** -0.5
+    start = nn.initializers.normal(scale)
+    kernel = self.param(
+      'kernel',
+      nn.with_logical_partitioning(start, self.axes),
+      self.shape,
+      param_dtype,
+    )
+    out = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
+    if not self.bias:
+      return out
+    shape, axes = self.shape[self.inputs :], self.axes[self.inputs :]
+    zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes)
+    bias = self.param('bias', zeros, shape, param_dtype).astype(x.dtype)
+    return out + bias.reshape((1,) * (out.ndim - bias.ndim) + shape)
+
+
+class Attention(nn.Module):
+  """Causal attention with grouped queries (arXiv:2305.13245)."""
+
+  config: ModelConfig
+  execution: Execution
+
+  def _project(self, name: str, x: jax.Array, heads: int) -> jax.Array:
+    c = self.config
+    axis = 'heads' if name == 'query' else 'kv_heads'
+    return Projection(
+      self.execution,
+      'BTD,DNH->BTNH',
+      (c.width, heads, c.head_dim),
+      ('embed', axis, 'head_dim'),
+      1,
+      c.query_key_value_bias,
+      name=name,
+    )(x)
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    layer: _Layer,
+    columns: _Columns,
+    cache: tuple[KeyValue, KeyValue] | None,
+  ) -> tuple[jax.Array, KeyValue]:
+    c = self.config
+    query = self._project('query', x, c.heads)
+    key = self._project('key', x, c.kv_heads)
+    value = self._project('value', x, c.kv_heads)
+    if c.query_key_norms:
+      query = Norm(c, self.execution, 'head_dim', name='query_norm')(query)
+      key = Norm(c, self.execution, 'head_dim', name='key_norm')(key)
+    cos, sin = columns.cos[layer.rope], columns.sin[layer.rope]
+    query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+    query = sharding.constrain(
+      self.execution.mesh, query, 'batch', 'length', 'act_heads', 'head_dim'
+    )
+    query = query.reshape(*x.shape[:2], c.kv_heads, -1, c.head_dim)
+    new = KeyValue(key, value)
+    if cache is None:
+      out = attend(c, query, new, _whole_mask(columns.position, layer.window))
+    else:
+      out, new = _attend_cached(c, query, new, layer, columns, cache)
+    out = out.reshape(*x.shape[:2], c.heads, c.head_dim)
+    out = Projection(
+      self.execution,
+      'BTNH,NHD->BTD',
+      (c.heads, c.head_dim, c.width),
+      ('heads', 'head_dim', 'embed'),
+      2,
+      c.output_bias,
+      name='output',
+    )(out)
+    return out, new
+
+
+def _whole_mask(position: jax.Array, window: jax.Array) -> jax.Array:
+  """Returns bool[1, T, S]: the key stands at or left of the query, and near."""
+  distance = position[:, :, None] - position[:, None, :]
+  return (distance >= 0) & (distance < window)
+
+
+def _attend_cached(
+  config: ModelConfig,
+  query: jax.Array,
+  new: KeyValue,
+  layer: _Layer,
+  columns: _Columns,
+  cache: tuple[KeyValue, KeyValue],
+) -> tuple[jax.Array, KeyValue]:
+  """Writes the new keys, then attends to the prompt and to the own columns."""
+  prompt, own = cache
+  position, start = columns.position, columns.prompt_length
+  slot = position - start[:, None]
+  row = jnp.arange(slot.shape[0])[:, None]
+  own = KeyValue(
+    own.key.at[row, slot].set(new.key.astype(own.key.dtype)),
+    own.value.at[row, slot].set(new.value.astype(own.value.dtype)),
+  )
+  column = jnp.arange(prompt.key.shape[1])[None, None]
+  near = position[:, :, None] - column < layer.window
+  seen_prompt = (column < start[:, None, None]) & near
+  distance = slot[:, :, None] - jnp.arange(own.key.shape[1])[None, None]
+  seen_own = (distance >= 0) & (distance < layer.window)
+  parts = ((prompt, seen_prompt), (own, seen_own))
+  return attend_parts(config, query, parts), own
+
+
+class Mlp(nn.Module):
+  """The gated MLP (arXiv:2002.05202)."""
+
+  config: ModelConfig
+  execution: Execution
+
+  def _project(self, name: str, x: jax.Array, out: int) -> jax.Array:
+    axes = ('mlp', 'embed') if name == 'down' else ('embed', 'mlp')
+    return Projection(
+      self.execution,
+      'BTI,IO->BTO',
+      (x.shape[-1], out),
+      axes,
+      1,
+      self.config.mlp_bias,
+      name=name,
+    )(x)
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    gate = _activation(self.config)(self._project('gate', x, self.config.mlp))
+    hidden = gate * self._project('up', x, self.config.mlp)
+    hidden = sharding.constrain(
+      self.execution.mesh, hidden, 'batch', 'length', 'act_mlp'
+    )
+    return self._project('down', hidden, x.shape[-1])
+
+
+def _activation(config: ModelConfig) -> Callable[[jax.Array], jax.Array]:
+  if config.activation == 'silu':
+    return nn.silu
+  if config.activation == 'gelu_tanh':
+    return lambda x: nn.gelu(x, approximate=True)
+  raise ValueError(
+    f'activation must be silu or gelu_tanh; got {config.activation!r}.'
+  )
+
+
+class Block(nn.Module):
+  """One layer: attention and MLP, each beside a residual stream."""
+
+  config: ModelConfig
+  execution: Execution
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    layer: _Layer,
+    columns: _Columns,
+    cache: tuple[KeyValue, KeyValue] | None,
+  ) -> tuple[jax.Array, KeyValue]:
+    def norm(name, value):
+      return Norm(self.config, self.execution, name=name)(value)
+
+    out, new = Attention(self.config, self.execution, name='attention')(
+      norm('attention_norm', x), layer, columns, cache
+    )
+    x = x + (
+      norm('post_attention_norm', out) if self.config.post_norms else out
+    )
+    out = Mlp(self.config, self.execution, name='mlp')(norm('mlp_norm', x))
+    x = x + (norm('post_mlp_norm', out) if self.config.post_norms else out)
+    return sharding.constrain(
+      self.execution.mesh, x, 'batch', 'length', 'act_embed'
+    ), new
+
+
+class Transformer(nn.Module):
+  """The decoder: `__call__` gives hidden states, `unembed` their logits.
+
+  Parameters of the layers are stacked, [L, ...] each, whether the layers run
+  under a scan or unrolled; `unstack` gives them one by one, which saves a
+  decoding loop from slicing them anew at every step.
+  """
+
+  config: ModelConfig
+  execution: Execution
+
+  def setup(self):
+    c, dtype = self.config, self.execution.param_dtype
+    self.embedding = self.param(
+      'embedding',
+      nn.with_logical_partitioning(
+        nn.initializers.normal(c.width**-0.5), ('vocab', 'embed')
+      ),
+      (c.vocab_size, c.width),
+      dtype,
+    )
+    if self.is_initializing():
+      self.param('layers', self._init_layers)
+    # Not what `param` gives, for that refuses layers that are unstacked.
+    self.layers = nn.meta.unbox(self.get_variable('params', 'layers'))
+    self.final_norm = Norm(c, self.execution)
+    if not c.tied_embeddings:
+      self.head = self.param(
+        'head',
+        nn.with_logical_partitioning(
+          nn.initializers.normal(c.width**-0.5), ('vocab', 'embed')
+        ),
+        (c.vocab_size, c.width),
+        dtype,
+      )
+
+  def _init_layers(self, key: jax.Array) -> dict:
+    x = jnp.zeros((1, 1, self.config.width), self.execution.dtype)
+    columns = self._columns(jnp.zeros((1, 1), jnp.int32), None)
+    layer = _Layer(jnp.int32(1), jnp.int32(0))
+
+    def init(key):
+      block = Block(self.config, self.execution, parent=None)
+      return block.init(key, x, layer, columns, None)['params']
+
+    stacked = jax.vmap(init)(jax.random.split(key, self.config.layers))
+    return jax.tree.map(
+      lambda box: box.add_axis(0, {nn.PARTITION_NAME: 'layers'}),
+      stacked,
+      is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata),
+    )
+
+  def _columns(
+    self, position: jax.Array, prompt_length: jax.Array | None
+  ) -> _Columns:
+    c = self.config
+    speed = jnp.stack([inverse_frequencies(r, c.head_dim) for r in c.ropes])
+    angle = position[None, :, :, None] * speed[:, None, None, :]
+    return _Columns(position, jnp.cos(angle), jnp.sin(angle), prompt_length)
+
+  def __call__(
+    self,
+    tokens: jax.Array,
+    position: jax.Array | None = None,
+    cache: Cache | None = None,
+  ) -> tuple[jax.Array, tuple[KeyValue, ...] | KeyValue]:
+    """Returns hidden states [B, T, D], and keys and values of all layers.
+
+    Args:
+      tokens: int32[B, T].
+      position: int32[B, T], their columns; needed with a cache alone, for a
+        whole pass starts at column 0.
+      cache: what the rows go on from; the new columns are written into its
+        own part, which comes back. Without one a whole pass is made, and what
+        comes back is its keys and values, [B, T, K, H] per layer.
+    """
+    if cache is None:
+      columns = self._columns(jnp.arange(tokens.shape[1])[None], None)
+    else:
+      each = tokens.shape[0] // cache.prompt_length.shape[0]
+      columns = self._columns(position, jnp.repeat(cache.prompt_length, each))
+    x = jnp.take(self.embedding, tokens, axis=0).astype(self.execution.dtype)
+    x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
+    x = sharding.constrain(
+      self.execution.mesh, x, 'batch', 'length', 'act_embed'
+    )
+    pair = None if cache is None else (cache.prompt, cache.own)
+    x, new = self._run_layers(x, columns, pair)
+    return self.final_norm(x), new
+
+  def _run_layers(self, x, columns, cache):
+    far = jnp.iinfo(jnp.int32).max
+    windows = [w or far for w in self.config.window_of_layer]
+    block = _rematerialized(self.config, self.execution)
+
+    def one(x, params, window, rope, cache):
+      layer = _Layer(jnp.int32(window), jnp.int32(rope))
+      return block(params, x, layer, columns, cache)
+
+    if not self.execution.unroll:
+      inputs = (
+        self.layers,
+        jnp.asarray(windows, jnp.int32),
+        jnp.asarray(self.config.rope_of_layer, jnp.int32),
+        cache,
+      )
+      return jax.lax.scan(lambda x, each: one(x, *each), x, inputs)
+    new = []
+    for i, params in enumerate(unstack(self.layers, self.config.layers)):
+      part = None if cache is None else (cache[0][i], cache[1][i])
+      rope = self.config.rope_of_layer[i]
+      x, pair = one(x, params, windows[i], rope, part)
+      new.append(pair)
+    return x, tuple(new)
+
+  def unembed(self, hidden: jax.Array) -> jax.Array:
+    """Returns float32[..., V], the logits of hidden states [..., D]."""
+    table = self.embedding if self.config.tied_embeddings else self.head
+    logits = jnp.einsum(
+      '...D,VD->...V',
+      hidden,
+      table.astype(hidden.dtype),
+      preferred_element_type=jnp.float32,
+    )
+    return softcap(logits, self.config.final_softcap)
+
+
+def unstack(layers: dict | tuple, count: int) -> tuple:
+  """Returns the parameters of each layer, from stacked ones or as they are."""
+  if isinstance(layers, tuple):
+    return layers
+  leaves, tree = jax.tree.flatten(layers)
+  return tuple(tree.unflatten([p[i] for p in leaves]) for i in range(count))
+
+
+def _rematerialized(config: ModelConfig, execution: Execution):
+  """Returns the block as a function of its parameters, remat policy applied."""
+
+  def block(params, x, layer, columns, cache):
+    module = Block(config, execution, parent=None)
+    return module.apply({'params': params}, x, layer, columns, cache)
+
+  if execution.remat == 'none':
+    return block
+  policies = {
+    'block': jax.checkpoint_policies.nothing_saveable,
+    'products': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  }
+  return jax.checkpoint(block, policy=policies[execution.remat])
+
+
+def empty_cache(
+  config: ModelConfig, execution: Execution, rows: int, slots: int
+) -> tuple[KeyValue, ...] | KeyValue:
+  """Returns the own part of a cache, all zeros: [rows, slots, K, H] a layer."""
+  layers = config.layers
+  shape = (rows, slots, config.kv_heads, config.head_dim)
+  axes = ('batch', 'length', 'kv_heads', 'head_dim')
+  if not execution.unroll:
+    shape, axes = (layers, *shape), ('layers', *axes)
+
+  def zeros():
+    empty = jnp.zeros(shape, execution.dtype)
+    return sharding.constrain(execution.mesh, empty, *axes)
+
+  if not execution.unroll:
+    return KeyValue(zeros(), zeros())
+  return tuple(KeyValue(zeros(), zeros()) for _ in range(layers))

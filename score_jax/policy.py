@@ -1,0 +1,180 @@
+"""What a policy is: one distribution per token, drawn from and scored alike.
+
+Temperature and truncation are parts of the policy: the sampler draws from
+`log_probabilities` and the update scores with it, so the two cannot drift
+apart.
+
+Letters: B rows, L columns, D width, V vocabulary, C columns of a chunk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Unembed = Callable[[jax.Array], jax.Array]  # [..., D] -> float32[..., V].
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """How logits become a distribution."""
+
+  temperature: float = 1.0  # 0 = greedy: all on the highest logit.
+  top_k: int = 0  # 0 = off.
+  top_p: float = 1.0  # 1 = off.
+
+  def untruncated(self) -> Policy:
+    """Returns the policy whose support is the whole vocabulary."""
+    return Policy(self.temperature)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TokenScores:
+  """What policy and reference say of the tokens of a batch."""
+
+  logp: jax.Array  # float32[B, L]: of the policy.
+  entropy: jax.Array  # float32[B, L], nats; carries no gradient.
+  reference_logp: jax.Array  # float32[B, L]; carries no gradient.
+  kl: jax.Array  # float32[B, L]: exact KL(policy || reference); 0 if not asked.
+
+
+def log_probabilities(logits: jax.Array, policy: Policy) -> jax.Array:
+  """Returns float32[..., V], the log-probability of each next token.
+
+  Args:
+    logits: float32[..., V].
+    policy: a temperature of 0 is scored as 1, for a greedy draw has no
+      distribution to speak of.
+  """
+  scaled = logits / policy.temperature if policy.temperature else logits
+  if policy.top_k:
+    lowest = jax.lax.top_k(scaled, policy.top_k)[0][..., -1:]
+    scaled = jnp.where(scaled >= lowest, scaled, -jnp.inf)
+  if policy.top_p < 1:
+    scaled = jnp.where(_nucleus(scaled, policy.top_p), scaled, -jnp.inf)
+  return jax.nn.log_softmax(scaled, axis=-1)
+
+
+def _nucleus(logits: jax.Array, top_p: float) -> jax.Array:
+  """Returns bool[..., V]: the fewest likeliest tokens that hold top_p."""
+  order = jnp.sort(logits, axis=-1, descending=True)
+  mass = jnp.cumsum(jax.nn.softmax(order, axis=-1), axis=-1)
+  before = mass - jax.nn.softmax(order, axis=-1)
+  kept = jnp.sum(before < top_p, axis=-1, keepdims=True)
+  lowest = jnp.take_along_axis(order, kept - 1, axis=-1)
+  return logits >= lowest
+
+
+def draw(
+  logits: jax.Array, uniform: jax.Array, policy: Policy
+) -> tuple[jax.Array, jax.Array]:
+  """Returns a token per row, int32[B], and its log-probability, float32[B].
+
+  Draws by inverting the distribution function: one uniform number per row
+  instead of one noise number per row and token.
+
+  Args:
+    logits: float32[B, V].
+    uniform: float32[B] in [0, 1).
+    policy: greedy where its temperature is 0.
+  """
+  logp = log_probabilities(logits, policy)
+  if policy.temperature:
+    mass = jnp.cumsum(jnp.exp(logp), axis=-1)
+    below = mass <= uniform[:, None] * mass[:, -1:]
+    token = jnp.sum(below, axis=-1, dtype=jnp.int32)
+    # Rounding may lift the last sum's bound to its end: stay on the support.
+    last = jnp.argmax(mass >= mass[:, -1:], axis=-1).astype(jnp.int32)
+    token = jnp.minimum(token, last)
+  else:
+    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+  return token, jnp.take_along_axis(logp, token[:, None], axis=-1)[:, 0]
+
+
+def score_tokens(
+  unembed: Unembed,
+  hidden: jax.Array,
+  reference_unembed: Unembed,
+  reference_hidden: jax.Array,
+  tokens: jax.Array,
+  policy: Policy,
+  chunk: int,
+  exact_kl: bool,
+) -> TokenScores:
+  """Returns what policy and reference say of every token but a row's first.
+
+  Logits exist for about `chunk` tokens at a time, forward and backward. The
+  score at column i belongs to `tokens[:, i]`, which the state at column i - 1
+  predicts; at column 0 it means nothing.
+
+  Args:
+    unembed: the policy's logits of hidden states; gradients reach its weights.
+    hidden: [B, L, D], the policy's.
+    reference_unembed: the reference's logits of hidden states.
+    reference_hidden: [B, L, D], the reference's.
+    tokens: int32[B, L].
+    policy: how logits become a distribution; the reference is scored at the
+      same temperature on its whole support.
+    chunk: tokens whose logits are held at once.
+    exact_kl: whether to sum the KL over the vocabulary; it carries a gradient.
+  """
+  rows, columns = tokens.shape
+  width = max(1, min(columns, chunk // rows))
+  count = math.ceil(columns / width)
+
+  def blocks(x):  # [B, L, ...] -> [count, B, width, ...], row sharding kept.
+    x = jnp.pad(
+      x, [(0, 0), (0, count * width - columns)] + [(0, 0)] * (x.ndim - 2)
+    )
+    return jnp.moveaxis(x.reshape(rows, count, width, *x.shape[2:]), 1, 0)
+
+  def before(x):  # The state that predicts column i stands at column i - 1.
+    return jnp.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))
+
+  score = functools.partial(
+    _score_block, unembed, reference_unembed, policy, exact_kl
+  )
+  inputs = (before(hidden), before(reference_hidden), tokens)
+  scores = jax.lax.map(
+    lambda block: jax.checkpoint(score)(*block), jax.tree.map(blocks, inputs)
+  )
+  return jax.tree.map(
+    lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :columns], scores
+  )
+
+
+def _score_block(
+  unembed: Unembed,
+  reference_unembed: Unembed,
+  policy: Policy,
+  exact_kl: bool,
+  hidden: jax.Array,
+  reference_hidden: jax.Array,
+  tokens: jax.Array,
+) -> TokenScores:
+  """Returns the scores of one block of columns, each float32[B, C]."""
+  logp = log_probabilities(unembed(hidden), policy)
+  reference = jax.lax.stop_gradient(
+    log_probabilities(reference_unembed(reference_hidden), policy.untruncated())
+  )
+
+  def of_token(x):
+    return jnp.take_along_axis(x, tokens[..., None], axis=-1)[..., 0]
+
+  chance = jnp.exp(logp)
+  seen = jnp.where(chance > 0, logp, 0.0)  # A token off the support adds 0.
+  kl = jnp.zeros(tokens.shape, jnp.float32)
+  if exact_kl:
+    kl = jnp.sum(chance * (seen - jnp.where(chance > 0, reference, 0.0)), -1)
+  return TokenScores(
+    logp=of_token(logp),
+    entropy=jax.lax.stop_gradient(-jnp.sum(chance * seen, -1)),
+    reference_logp=of_token(reference),
+    kl=kl,
+  )

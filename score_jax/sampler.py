@@ -1,0 +1,301 @@
+"""One compiled program: prompts in, trajectories out, all turns.
+
+    prefill prompts (once per problem) ──► attempt 1 ──► prefill instruction
+        ──► attempt 2 ──► ...
+
+Turn t + 1 goes on from turn t's cache. The second prompt is made of sampled
+ids and constant ids; nothing is decoded and encoded again. An attempt's loop
+ends when all its rows have ended.
+
+Letters: B rows, N problems, F first attempts per problem, S second attempts
+per first, L columns, P prompt columns, T turns, M tokens of an attempt,
+I tokens of an instruction, D width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from score_jax import sharding
+from score_jax.models import transformer
+from score_jax.policy import draw, Policy
+from score_jax.trajectory import Trajectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """What is compiled into the program; B = N * first_attempts * second."""
+
+  first_attempts: int  # F, per problem.
+  second_attempts: int  # S, that share a first attempt.
+  max_tokens: tuple[int, ...]  # M per turn, the end token counted.
+  policy: Policy
+  end_tokens: tuple[int, ...]  # Any of them ends an attempt.
+  close: int  # Put behind an attempt that was cut off, as context.
+  pad: int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+  """Problems as the model reads them."""
+
+  tokens: jax.Array  # int32[N, P], from column 0, padded on the right.
+  length: jax.Array  # int32[N], at least 1.
+  number: jax.Array  # int32[N]: a row's random numbers follow from it.
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FirstAttempts:
+  """First attempts that were written before and are context, not samples."""
+
+  tokens: jax.Array  # int32[N * F, M]; M tokens without an end are cut off.
+  given: jax.Array  # bool[N * F]; the other rows sample their own.
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+  """Rows as they grow."""
+
+  tokens: jax.Array  # int32[B, L].
+  turn: jax.Array  # int32[B, L].
+  logp: jax.Array  # float32[B, L].
+  length: jax.Array  # int32[B].
+  ended: jax.Array  # bool[B], the attempt under way.
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Attempt:
+  """What the draws of one attempt need beside the rows."""
+
+  uniform: jax.Array  # float32[B, M].
+  tokens: jax.Array  # int32[B, M], read where given.
+  given: jax.Array  # bool[B].
+
+
+Sample = Callable[..., Trajectory]
+
+
+def make_sampler(model: transformer.Transformer, sampling: Sampling) -> Sample:
+  """Returns the jitted sampler.
+
+  It is called as `sample(params, prompts, instructions, key, first=None)`:
+
+    params: of the model.
+    prompts: Prompts of N problems.
+    instructions: T - 1 arrays int32[I], the constant ids between attempts,
+      with what closes the attempt's message left out where the end token
+      closes it.
+    key: a random key; with it, a problem's number and the sample's place in
+      its group fix a row's draws, whatever batch or mesh the row is in.
+    first: FirstAttempts, or None where all rows sample their own.
+
+  It returns the trajectories of B = N * F * S rows; L is P plus what all turns
+  may fill.
+  """
+  sample = functools.partial(_sample, model, sampling)
+  return jax.jit(sample)
+
+
+def _sample(model, sampling, params, prompts, instructions, key, first=None):
+  layers = params['layers']
+  if model.execution.unroll:
+    layers = transformer.unstack(layers, model.config.layers)
+  run = _Model(model, {'params': {**params, 'layers': layers}})
+  turns = len(sampling.max_tokens)
+  rows, cache, hidden = _prefill(run, sampling, prompts, instructions)
+  truncated = []
+  for turn in range(1, turns + 1):
+    if turn == 2:
+      rows, cache, hidden, truncated = _branch(
+        sampling, (rows, cache, hidden, truncated)
+      )
+    attempt = _attempt_inputs(sampling, prompts.number, key, turn, first)
+    rows, cache = _attempt(run, sampling, rows, cache, hidden, attempt, turn)
+    truncated.append(~rows.ended)
+    if turn < turns:
+      rows, cache, hidden = _instruct(
+        run, sampling, rows, cache, instructions[turn - 1]
+      )
+  if turns == 1:
+    rows, _, _, truncated = _branch(sampling, (rows, cache, hidden, truncated))
+  return Trajectory(
+    tokens=rows.tokens,
+    turn=rows.turn,
+    logp=rows.logp,
+    length=rows.length,
+    truncated=jnp.stack(truncated, axis=1),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+  """The decoder with its parameters bound."""
+
+  module: transformer.Transformer
+  variables: dict
+
+  def __call__(self, *args):
+    return self.module.apply(self.variables, *args)
+
+  def unembed(self, hidden: jax.Array) -> jax.Array:
+    return self.module.apply(self.variables, hidden, method='unembed')
+
+  def rows(self, x: jax.Array) -> jax.Array:
+    """Returns x laid out with its first dimension split as rows."""
+    axes = ('batch',) + (None,) * (x.ndim - 1)
+    return sharding.constrain(self.module.execution.mesh, x, *axes)
+
+
+def _at(x: jax.Array, column: jax.Array) -> jax.Array:
+  """Returns [B, ...], x[b, column[b]] of x [B, L, ...]."""
+  index = column.reshape(-1, *(1,) * (x.ndim - 1))
+  return jnp.take_along_axis(x, index, axis=1)[:, 0]
+
+
+def _prefill(run, sampling, prompts, instructions):
+  """Returns rows, cache and last states after one pass over the prompts."""
+  problems, columns = prompts.tokens.shape
+  rows = problems * sampling.first_attempts
+  slots = sum(sampling.max_tokens) + sum(len(i) + 1 for i in instructions)
+  hidden, prompt = run(prompts.tokens)
+  own = transformer.empty_cache(
+    run.module.config, run.module.execution, rows, slots
+  )
+  cache = transformer.Cache(prompt, own, prompts.length)
+
+  def spread(x):  # [N, ...] -> [N * F, ...]
+    return run.rows(jnp.repeat(x, sampling.first_attempts, axis=0))
+
+  inside = jnp.arange(columns) < prompts.length[:, None]
+  tokens = spread(jnp.where(inside, prompts.tokens, sampling.pad))
+  tokens = jnp.pad(tokens, ((0, 0), (0, slots)), constant_values=sampling.pad)
+  state = _Rows(
+    tokens=tokens,
+    turn=jnp.zeros_like(tokens),
+    logp=jnp.zeros(tokens.shape, jnp.float32),
+    length=spread(prompts.length),
+    ended=jnp.zeros(rows, bool),
+  )
+  return state, cache, spread(_at(hidden, prompts.length - 1))
+
+
+def _branch(sampling, state):
+  """Returns the state with every row repeated for its second attempts."""
+  if sampling.second_attempts == 1:
+    return state
+  rows, cache, hidden, truncated = state
+  # Rows lie on the first axis; in a scanned cache layers lie before them.
+  axis = 1 if isinstance(cache.own, transformer.KeyValue) else 0
+
+  def repeat(tree, axis):
+    def one(x):
+      return jnp.repeat(x, sampling.second_attempts, axis=axis)
+
+    return jax.tree.map(one, tree)
+
+  cache = dataclasses.replace(cache, own=repeat(cache.own, axis))
+  return repeat(rows, 0), cache, repeat(hidden, 0), repeat(truncated, 0)
+
+
+def _attempt_inputs(sampling, number, key, turn, first):
+  """Returns the draws' random numbers, a function of key, row and turn."""
+  length = sampling.max_tokens[turn - 1]
+  each = sampling.first_attempts
+  if turn > 1:
+    each *= sampling.second_attempts
+
+  def uniform(number, sample):
+    own = key
+    for part in (number, sample, turn):
+      own = jax.random.fold_in(own, part)
+    return jax.random.uniform(own, (length,))
+
+  samples = jnp.tile(jnp.arange(each), number.shape[0])
+  numbers = jax.vmap(uniform)(jnp.repeat(number, each), samples)
+  if turn == 1 and first is not None:
+    return _Attempt(numbers, first.tokens, first.given)
+  rows = numbers.shape[0]
+  tokens = jnp.zeros((rows, length), jnp.int32)
+  return _Attempt(numbers, tokens, jnp.zeros(rows, bool))
+
+
+def _attempt(run, sampling, rows, cache, hidden, attempt, turn):
+  """Returns rows and cache after one attempt; its last tokens are not fed."""
+  limit = sampling.max_tokens[turn - 1]
+  rows = dataclasses.replace(rows, ended=jnp.zeros_like(rows.ended))
+  rows = _append(run, sampling, rows, hidden, attempt, turn, 0)
+
+  def more(carry):
+    i, rows, _ = carry
+    return (i < limit) & ~jnp.all(rows.ended)
+
+  def step(carry):
+    i, rows, cache = carry
+    # A row that has ended feeds its last token again, which changes nothing.
+    column = rows.length[:, None] - 1
+    token = jnp.take_along_axis(rows.tokens, column, axis=1)
+    hidden, own = run(token, column, cache)
+    cache = dataclasses.replace(cache, own=own)
+    rows = _append(run, sampling, rows, hidden[:, 0], attempt, turn, i)
+    return i + 1, rows, cache
+
+  _, rows, cache = jax.lax.while_loop(more, step, (jnp.int32(1), rows, cache))
+  return rows, cache
+
+
+def _append(run, sampling, rows, hidden, attempt, turn, i):
+  """Returns the rows with the i-th token of their attempt drawn and written."""
+  token, logp = draw(
+    run.unembed(hidden), attempt.uniform[:, i], sampling.policy
+  )
+  given = attempt.given
+  token = jnp.where(given, attempt.tokens[:, i], token)
+  live = ~rows.ended
+  # Rows that have ended write to a column that is not there.
+  column = jnp.where(live, rows.length, rows.tokens.shape[1])
+  index = (jnp.arange(token.shape[0]), column)
+  end = jnp.isin(token, jnp.asarray(sampling.end_tokens))
+  mine = jnp.where(given, 0, turn)
+  return _Rows(
+    tokens=rows.tokens.at[index].set(token, mode='drop'),
+    turn=rows.turn.at[index].set(mine, mode='drop'),
+    logp=rows.logp.at[index].set(jnp.where(given, 0.0, logp), mode='drop'),
+    length=rows.length + live,
+    ended=rows.ended | end,
+  )
+
+
+def _instruct(run, sampling, rows, cache, instruction):
+  """Returns rows, cache and last states with the instruction read.
+
+  The last token of the attempt, not fed yet, goes first. An attempt that was
+  cut off is closed by an end token, which nobody sampled; the instruction of
+  the others stands one column further left, and the pad token behind it is
+  overwritten, in the cache too, before it can be seen.
+  """
+  batch, length = rows.length.shape[0], instruction.shape[0]
+  column = rows.length[:, None] - 1
+  last = jnp.take_along_axis(rows.tokens, column, axis=1)
+  pad = jnp.asarray([sampling.pad], jnp.int32)
+  close = jnp.asarray([sampling.close], jnp.int32)
+  ended = jnp.concatenate([instruction, pad])
+  cut = jnp.concatenate([close, instruction])
+  tail = jnp.where(rows.ended[:, None], ended[None], cut[None])
+  columns = column + jnp.arange(length + 2)[None]
+  hidden, own = run(jnp.concatenate([last, tail], axis=1), columns, cache)
+  added = length + (~rows.ended).astype(jnp.int32)
+  index = (jnp.arange(batch)[:, None], columns[:, 1:])
+  rows = dataclasses.replace(
+    rows, tokens=rows.tokens.at[index].set(tail), length=rows.length + added
+  )
+  cache = dataclasses.replace(cache, own=own)
+  return rows, cache, _at(hidden, added)

@@ -1,0 +1,132 @@
+"""The mesh, and where every array lives on it: one table of axis names.
+
+Arrays name their axes ('batch', 'embed', 'heads', ...); `AXES` says which
+axes of the mesh split them. A dimension that its mesh axes do not divide is
+kept whole, so that a model with 2 key heads runs on 8 tensor shards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+MESH_AXES = ('data', 'fsdp', 'tensor')
+
+AXES: dict[str, tuple[str, ...]] = {
+  # Arrays that come with the data.
+  'batch': ('data', 'fsdp'),
+  'length': (),
+  'act_embed': (),
+  'act_heads': ('tensor',),
+  'act_mlp': ('tensor',),
+  'act_vocab': ('tensor',),
+  # Parameters.
+  'vocab': ('tensor',),
+  'embed': ('fsdp',),
+  'heads': ('tensor',),
+  'kv_heads': ('tensor',),
+  'mlp': ('tensor',),
+  'head_dim': (),
+  'norm': (),
+  'layers': (),
+}
+
+
+def make_mesh(
+  shape: tuple[int, int, int], devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Returns a mesh of the sizes (data, fsdp, tensor) over all devices."""
+  devices = jax.devices() if devices is None else devices
+  return jax.make_mesh(
+    shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+  )
+
+
+def partition(
+  mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int]
+) -> PartitionSpec:
+  """Returns which mesh axes split each dimension of an array.
+
+  Args:
+    mesh: with the axes of MESH_AXES.
+    axes: a name of AXES per dimension; None is kept whole.
+    shape: of the array.
+  """
+  parts = []
+  for name, size in zip(axes, shape, strict=True):
+    over = () if name is None else AXES[name]
+    divides = size % math.prod(mesh.shape[axis] for axis in over) == 0
+    parts.append(over if over and divides else None)
+  return PartitionSpec(*parts)
+
+
+def constrain(mesh: Mesh | None, x: jax.Array, *axes: str | None) -> jax.Array:
+  """Returns x, laid out on the mesh by its axis names; no mesh, no layout."""
+  if mesh is None:
+    return x
+  spec = partition(mesh, axes, x.shape)
+  return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the layout that keeps a whole copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def of_params(mesh: Mesh, boxed: Any) -> Any:
+  """Returns the layout of each parameter.
+
+  Args:
+    mesh: with the axes of MESH_AXES.
+    boxed: parameters, or their shapes, still in the boxes in which the
+      modules name their axes.
+  """
+
+  def place(box):
+    names, value = box.names, box.value
+    return NamedSharding(mesh, partition(mesh, names, value.shape))
+
+  return jax.tree.map(
+    place, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata)
+  )
+
+
+def of_optimizer(
+  mesh: Mesh,
+  optimizer: optax.GradientTransformation,
+  opt_state: Any,
+  params: Any,
+) -> Any:
+  """Returns the layout of optimizer state: moments lie where their params do.
+
+  Args:
+    mesh: with the axes of MESH_AXES.
+    optimizer: whose state it is.
+    opt_state: the state, or its shapes.
+    params: the layout of the parameters.
+  """
+  return optax.tree_utils.tree_map_params(
+    optimizer,
+    lambda _, place: place,
+    opt_state,
+    params,
+    transform_non_params=lambda _: replicated(mesh),
+  )
+
+
+def put_rows(mesh: Mesh, x: np.ndarray) -> jax.Array:
+  """Returns a host array on the mesh, its first dimension split as 'batch'.
+
+  Every process passes the same whole array and keeps its own rows.
+  """
+  x = np.asarray(x)
+  spec = partition(mesh, ('batch',) + (None,) * (x.ndim - 1), x.shape)
+  sharding = NamedSharding(mesh, spec)
+  return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])

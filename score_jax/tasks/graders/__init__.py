@@ -1,0 +1,1 @@
+"""Graders: a problem and an attempt's text in, an Outcome out."""
