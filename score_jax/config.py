@@ -8,6 +8,7 @@ value and the remedy. Numbers marked *ours* are not stated in the paper
 
 from __future__ import annotations
 
+import ast
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -178,12 +179,14 @@ def _pretrain() -> ConfigDict:
   c.layers = 2
   c.width = 64
   c.heads = 4
-  c.mlp = 256
-  c.first_steps = 1000  # Updates on first attempts alone.
-  c.second_steps = 400  # Updates on both turns, first attempts self-sampled.
-  c.batch = 512
+  c.mlp = 128
+  c.trajectories = 256  # Rows per update.
   c.learning_rate = 3e-3
-  c.repair_share = 0.1  # Second attempts that correct; the others copy.
+  c.first_steps = 3000  # At most so many updates on first attempts,
+  c.first_accuracy = 0.55  # which end when so many are right, greedily.
+  c.check_every = 10  # Updates between looks at that.
+  c.second_steps = 4000  # Updates on both turns, first attempts self-sampled.
+  c.repair_share = 0.15  # Of second attempts; the others copy the first.
   return c
 
 
@@ -204,27 +207,62 @@ def nearest(name: str, known: Iterable[str]) -> str:
   return f' (did you mean {close[0]}?)' if close else ''
 
 
-def check_override(config: ConfigDict, name: str) -> None:
-  """Refuses an override of a setting that is not there.
+KINDS = {
+  int: 'a whole number',
+  float: 'a number',
+  bool: 'True or False',
+  str: 'a text',
+  tuple: 'numbers in brackets, as "(8, 8)"',
+}
+
+
+def _reads_as(kind: type, text: str) -> bool:
+  """Returns whether a text from the command line is a value of a kind."""
+  try:
+    if kind is tuple:
+      value = ast.literal_eval(text)
+      return isinstance(value, tuple | list | int)
+    if kind is bool:
+      return text.lower() in ('true', 'false', '1', '0', 't', 'f')
+    kind(text)
+  except (ValueError, SyntaxError):
+    return False
+  return True
+
+
+def check_override(config: ConfigDict, name: str, value: str | None) -> None:
+  """Refuses an override from the command line that cannot be applied.
 
   Args:
     config: the settings it would change.
     name: of the setting, with its parts joined by dots.
+    value: as it was written; None where there was none.
 
   Raises:
-    ConfigError: with the nearest name that is there.
+    ConfigError: if there is no such setting, with the nearest name that is
+      there, or if it is of another type.
   """
   known = flatten(config)
-  if name in known:
-    return
   inside = [k for k in known if k.startswith(name + '.')]
-  if inside:
-    raise ConfigError(
-      f'{name} is a group of settings; set one of {", ".join(inside)}.'
-    )
-  tails = [k for k in known if k.split('.')[-1] == name.split('.')[-1]]
-  hint = f' (did you mean {tails[0]}?)' if tails else nearest(name, known)
-  raise ConfigError(f'{name} is not a setting{hint}.')
+  _refuse(
+    bool(inside),
+    f'{name} is a group of settings; set one of them, as --config.'
+    f'{inside[0] if inside else ""}=VALUE.',
+  )
+  _refuse(name not in known, f'{name} is not a setting{_alike(name, known)}.')
+  kind = type(known[name])
+  _refuse(
+    value is None or not _reads_as(kind, value),
+    f'{name} must be {KINDS[kind]}; got {"nothing" if value is None else value!r}'
+    f'; the default is {known[name]!r}.',
+  )
+
+
+def _alike(name: str, known: Iterable[str]) -> str:
+  """Returns a hint at the setting that was meant: of the same last name first."""
+  last = name.split('.')[-1]
+  tails = [k for k in known if k.split('.')[-1] == last]
+  return f' (did you mean {tails[0]}?)' if tails else nearest(name, known)
 
 
 def _refuse(bad: bool, text: str) -> None:

@@ -93,6 +93,7 @@ def outcome_values(right: np.ndarray) -> dict[str, np.ndarray]:
   Raises:
     ValueError: if there is no problem or no second turn.
   """
+  right = np.asarray(right, bool)
   _check_outcomes(right)
   values = {f'accuracy_t{t + 1}': x * 1.0 for t, x in enumerate(right.T)}
   for turn in range(2, right.shape[1] + 1):

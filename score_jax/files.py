@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -69,3 +69,13 @@ def read_jsonl(
     except ValueError:
       bad.append(number)
   return rows, bad
+
+
+def write_jsonl(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
+  """Replaces a file by one JSON object per line; see `write_text`."""
+  write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """Returns the value in a file of JSON."""
+  return json.loads(path.read_text(encoding='utf-8'))

@@ -16,7 +16,7 @@ import optax
 
 from score_jax import objective, sharding
 from score_jax.models.transformer import Transformer
-from score_jax.policy import Policy, score_tokens, TokenScores
+from score_jax.policy import Policy, score_tokens, token_logp, TokenScores
 from score_jax.trajectory import Trajectory
 
 Metrics = dict[str, jax.Array]  # Scalars, or one number per turn: float[T].
@@ -236,6 +236,50 @@ def _next_beta2(learning, beta2, metrics):
     learning.beta2_low,
     learning.beta2_high,
   )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Examples:
+  """Rows to imitate."""
+
+  tokens: jax.Array  # int32[B, L], padded on the right.
+  weight: jax.Array  # float32[B, L]: of each token in the loss; 0 = context.
+
+
+def make_imitation(
+  model: Transformer,
+  optimizer: optax.GradientTransformation,
+  logits_chunk: int,
+) -> Callable[[TrainState, Examples], tuple[TrainState, Metrics]]:
+  """Returns the jitted update of supervised training; the state is donated.
+
+  The loss is the weighted mean of -log p over the tokens.
+  """
+
+  def loss(params, examples):
+    hidden, _ = model.apply({'params': params}, examples.tokens)
+
+    def unembed(x):
+      return model.apply({'params': params}, x, method='unembed')
+
+    logp = token_logp(unembed, hidden, examples.tokens, Policy(), logits_chunk)
+    # where: a token without weight must not matter, whatever it scores.
+    total = jnp.where(examples.weight > 0, examples.weight * logp, 0.0)
+    return -jnp.sum(total) / jnp.sum(examples.weight)
+
+  def update(state, examples):
+    value, grads = jax.value_and_grad(loss)(state.params, examples)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    state = dataclasses.replace(
+      state,
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      opt_state=opt_state,
+    )
+    return state, {'loss': value, 'grad_norm': optax.tree.norm(grads)}
+
+  return jax.jit(update, donate_argnums=0)
 
 
 def make_optimizer(

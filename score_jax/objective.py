@@ -88,8 +88,8 @@ def shaped_reward(stage: Stage, reward: jax.Array) -> jax.Array:
 
 
 def kl_weights(stage: Stage, beta2: jax.Array) -> jax.Array:
-  """Returns float[T], the weight of each turn's KL."""
-  return jnp.where(jnp.asarray(stage.held), beta2, stage.beta1)
+  """Returns float[1, T], the weight of each turn's KL."""
+  return jnp.where(jnp.asarray(stage.held)[None], beta2, stage.beta1)
 
 
 def kl_terms(
@@ -225,7 +225,7 @@ def loss(
   Args:
     advantage: float[B, T]; no gradient passes through it.
     kl_loss: float[B, T], the differentiable part of each turn's KL.
-    weights: float[T] or float[B, T], of the KL.
+    weights: float[1 or B, T], of the KL.
     logp: float[B, L].
     turn: int32[B, L]; tokens of turn 0 take no part.
   """

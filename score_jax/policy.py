@@ -97,6 +97,25 @@ def draw(
   return token, jnp.take_along_axis(logp, token[:, None], axis=-1)[:, 0]
 
 
+def token_logp(
+  unembed: Unembed,
+  hidden: jax.Array,
+  tokens: jax.Array,
+  policy: Policy,
+  chunk: int,
+) -> jax.Array:
+  """Returns float32[B, L], the log-probability of every token but the first.
+
+  As `score_tokens`, without a reference.
+  """
+
+  def score(hidden, tokens):
+    logp = log_probabilities(unembed(hidden), policy)
+    return jnp.take_along_axis(logp, tokens[..., None], axis=-1)[..., 0]
+
+  return _by_columns(score, (_before(hidden), tokens), chunk)
+
+
 def score_tokens(
   unembed: Unembed,
   hidden: jax.Array,
@@ -124,25 +143,34 @@ def score_tokens(
     chunk: tokens whose logits are held at once.
     exact_kl: whether to sum the KL over the vocabulary; it carries a gradient.
   """
-  rows, columns = tokens.shape
-  width = max(1, min(columns, chunk // rows))
-  count = math.ceil(columns / width)
-
-  def blocks(x):  # [B, L, ...] -> [count, B, width, ...], row sharding kept.
-    x = jnp.pad(
-      x, [(0, 0), (0, count * width - columns)] + [(0, 0)] * (x.ndim - 2)
-    )
-    return jnp.moveaxis(x.reshape(rows, count, width, *x.shape[2:]), 1, 0)
-
-  def before(x):  # The state that predicts column i stands at column i - 1.
-    return jnp.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))
-
   score = functools.partial(
     _score_block, unembed, reference_unembed, policy, exact_kl
   )
-  inputs = (before(hidden), before(reference_hidden), tokens)
+  arrays = (_before(hidden), _before(reference_hidden), tokens)
+  return _by_columns(score, arrays, chunk)
+
+
+def _before(hidden: jax.Array) -> jax.Array:
+  """Returns [B, L, D]: at column i the state that predicts its token."""
+  return jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
+
+
+def _by_columns(score: Callable, arrays: tuple, chunk: int):
+  """Returns the scores of [B, L, ...] arrays, made a block of columns a time.
+
+  Blocks are cut along columns, so that rows stay where the mesh has them.
+  """
+  rows, columns = arrays[-1].shape
+  width = max(1, min(columns, chunk // rows))
+  count = math.ceil(columns / width)
+
+  def blocks(x):  # [B, L, ...] -> [count, B, width, ...].
+    fill = [(0, 0), (0, count * width - columns)] + [(0, 0)] * (x.ndim - 2)
+    x = jnp.pad(x, fill).reshape(rows, count, width, *x.shape[2:])
+    return jnp.moveaxis(x, 1, 0)
+
   scores = jax.lax.map(
-    lambda block: jax.checkpoint(score)(*block), jax.tree.map(blocks, inputs)
+    lambda block: jax.checkpoint(score)(*block), jax.tree.map(blocks, arrays)
   )
   return jax.tree.map(
     lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :columns], scores

@@ -32,7 +32,7 @@ class Sampling:
   """What is compiled into the program; B = N * first_attempts * second."""
 
   first_attempts: int  # F, per problem.
-  second_attempts: int  # S, that share a first attempt.
+  second_attempts: int  # S, that share a first attempt; from turn 2 on.
   max_tokens: tuple[int, ...]  # M per turn, the end token counted.
   policy: Policy
   end_tokens: tuple[int, ...]  # Any of them ends an attempt.
@@ -112,26 +112,27 @@ def _sample(model, sampling, params, prompts, instructions, key, first=None):
   run = _Model(model, {'params': {**params, 'layers': layers}})
   turns = len(sampling.max_tokens)
   rows, cache, hidden = _prefill(run, sampling, prompts, instructions)
-  truncated = []
+  truncated, spans = [], []
   for turn in range(1, turns + 1):
     if turn == 2:
-      rows, cache, hidden, truncated = _branch(
-        sampling, (rows, cache, hidden, truncated)
+      rows, cache, hidden, truncated, spans = _branch(
+        sampling, (rows, cache, hidden, truncated, spans)
       )
+    start = rows.length
     attempt = _attempt_inputs(sampling, prompts.number, key, turn, first)
     rows, cache = _attempt(run, sampling, rows, cache, hidden, attempt, turn)
     truncated.append(~rows.ended)
+    spans.append(jnp.stack([start, rows.length], axis=1))
     if turn < turns:
       rows, cache, hidden = _instruct(
         run, sampling, rows, cache, instructions[turn - 1]
       )
-  if turns == 1:
-    rows, _, _, truncated = _branch(sampling, (rows, cache, hidden, truncated))
   return Trajectory(
     tokens=rows.tokens,
     turn=rows.turn,
     logp=rows.logp,
     length=rows.length,
+    span=jnp.stack(spans, axis=1),
     truncated=jnp.stack(truncated, axis=1),
   )
 
@@ -175,7 +176,7 @@ def _prefill(run, sampling, prompts, instructions):
   def spread(x):  # [N, ...] -> [N * F, ...]
     return run.rows(jnp.repeat(x, sampling.first_attempts, axis=0))
 
-  inside = jnp.arange(columns) < prompts.length[:, None]
+  inside = jnp.arange(columns)[None] < prompts.length[:, None]
   tokens = spread(jnp.where(inside, prompts.tokens, sampling.pad))
   tokens = jnp.pad(tokens, ((0, 0), (0, slots)), constant_values=sampling.pad)
   state = _Rows(
@@ -192,7 +193,7 @@ def _branch(sampling, state):
   """Returns the state with every row repeated for its second attempts."""
   if sampling.second_attempts == 1:
     return state
-  rows, cache, hidden, truncated = state
+  rows, cache, hidden, *others = state
   # Rows lie on the first axis; in a scanned cache layers lie before them.
   axis = 1 if isinstance(cache.own, transformer.KeyValue) else 0
 
@@ -203,7 +204,7 @@ def _branch(sampling, state):
     return jax.tree.map(one, tree)
 
   cache = dataclasses.replace(cache, own=repeat(cache.own, axis))
-  return repeat(rows, 0), cache, repeat(hidden, 0), repeat(truncated, 0)
+  return repeat(rows, 0), cache, repeat(hidden, 0), *repeat(others, 0)
 
 
 def _attempt_inputs(sampling, number, key, turn, first):

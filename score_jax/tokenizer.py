@@ -20,9 +20,9 @@ class Tokenizer:
   close: int  # Closes an attempt that was cut off.
   pad: int
 
-  def prompt(self, text: str) -> list[int]:
-    """Returns the ids that a row starts with."""
-    return self.library.encode(text)
+  def prompts(self, texts: Sequence[str]) -> list[list[int]]:
+    """Returns the ids that each row starts with."""
+    return self.library(list(texts))['input_ids'] if texts else []
 
   def between(self, text: str) -> list[int]:
     """Returns the constant ids of an instruction; no ids of a new text."""

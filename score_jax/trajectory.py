@@ -55,4 +55,5 @@ class Trajectory:
   turn: jax.Array  # int32[B, L]: 1..T where an attempt wrote the token, else 0.
   logp: jax.Array  # float32[B, L]: of the sampling policy; 0 where turn is 0.
   length: jax.Array  # int32[B]: columns before the padding.
+  span: jax.Array  # int32[B, T, 2]: first column of an attempt, and behind it.
   truncated: jax.Array  # bool[B, T]: the attempt met its limit before its end.

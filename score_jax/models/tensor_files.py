@@ -94,8 +94,8 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
     value = json.loads(file.read_bytes())
   except ValueError:
     refuse(f'{file} is not JSON{_placeholder(file)}')
-  if not isinstance(value, dict):
-    refuse(f'{file} holds no JSON object; download it again.')
+  if not isinstance(value, dict) or 'error' in value:
+    refuse(f'{file} is not what its name says{_placeholder(file)}')
   return value
 
 

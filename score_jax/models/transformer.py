@@ -20,6 +20,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from score_jax import sharding
@@ -103,18 +104,21 @@ class Cache:
   prompt_length: jax.Array  # int32[P].
 
 
-def inverse_frequencies(rope: Rope, head_dim: int) -> jax.Array:
+def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
   """Returns float32[H / 2], radians per column.
+
+  Computed on the host, so that every backend turns by the same angles: a last
+  bit of these is multiplied by the column.
 
   Raises:
     ValueError: if the scaling is not one of 'default', 'linear', 'llama3'.
   """
-  exponent = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-  base = 1.0 / (rope.theta**exponent)
+  exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+  base = np.float32(1) / np.float32(rope.theta) ** exponent
   if rope.scaling == 'default':
     return base
   if rope.scaling == 'linear':
-    return base / rope.factor
+    return base / np.float32(rope.factor)
   if rope.scaling != 'llama3':
     raise ValueError(
       f'rope scaling must be default, linear or llama3; got {rope.scaling!r}.'
@@ -122,8 +126,8 @@ def inverse_frequencies(rope: Rope, head_dim: int) -> jax.Array:
   # Long waves are stretched, short ones kept, those between are mixed.
   turns = rope.original_positions * base / (2 * math.pi)
   low, high = rope.low_frequency_factor, rope.high_frequency_factor
-  keep = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
-  return keep * base + (1 - keep) * base / rope.factor
+  keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
+  return (keep * base + (1 - keep) * base / rope.factor).astype(np.float32)
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
@@ -509,7 +513,7 @@ class Transformer(nn.Module):
     self, position: jax.Array, prompt_length: jax.Array | None
   ) -> _Columns:
     c = self.config
-    speed = jnp.stack([inverse_frequencies(r, c.head_dim) for r in c.ropes])
+    speed = np.stack([inverse_frequencies(r, c.head_dim) for r in c.ropes])
     angle = position[None, :, :, None] * speed[:, None, None, :]
     return _Columns(position, jnp.cos(angle), jnp.sin(angle), prompt_length)
 

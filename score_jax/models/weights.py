@@ -15,7 +15,7 @@ import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -24,11 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jax.sharding import NamedSharding, SingleDeviceSharding
+from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
 
 from score_jax import files, sharding
+from score_jax.config import ConfigError
 from score_jax.models import families, names, tensor_files
-from score_jax.models.tensor_files import Outgoing, Stored, few, refuse
+from score_jax.models.tensor_files import few, Outgoing, refuse, Stored
 from score_jax.models.transformer import Execution, ModelConfig, Transformer
 
 FILE_BYTES = 5_000_000_000  # The most that a file of weights holds.
@@ -64,7 +65,10 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
       '--local-dir DIR) and give its folder.'
     )
   hf = tensor_files.read_json(folder / 'config.json')
-  families.model_config(hf)
+  try:
+    families.model_config(hf)
+  except ConfigError as error:
+    raise ConfigError(f'{folder}/{error}') from None
   if unknown := families.unknown_keys(hf):
     warnings.warn(
       f'{folder / "config.json"}: nothing is known of {few(unknown)}; check '
@@ -223,22 +227,25 @@ def _load_one(
     whole = _place(tensor, sources[0], aim, aim.shape)
     bar.update(sources[0].size)
     return whole
-  stack = jax.jit(
-    lambda: jnp.zeros(aim.shape, aim.dtype), out_shardings=aim.sharding
-  )()
-  write = jax.jit(
-    lambda stack, layer, i: jax.lax.dynamic_update_slice_in_dim(
-      stack, layer, i, 0
-    ),
-    donate_argnums=0,
-    out_shardings=aim.sharding,
-  )
+  zeros = functools.partial(jnp.zeros, aim.shape, aim.dtype)
+  stack = jax.jit(zeros, out_shardings=aim.sharding)()
+  write = _writer(aim.sharding)
   for i, source in enumerate(sources):
     layer = _place(tensor, source, aim, (1, *aim.shape[1:]))
     # Else the host runs ahead and holds every layer that is on its way.
     stack = jax.block_until_ready(write(stack, layer, i))
     bar.update(source.size)
   return stack
+
+
+@functools.cache
+def _writer(place: Sharding) -> Callable[..., jax.Array]:
+  """Returns the jitted function that writes layer i into a stack in place."""
+
+  def write(stack, layer, i):
+    return jax.lax.dynamic_update_slice_in_dim(stack, layer, i, 0)
+
+  return jax.jit(write, donate_argnums=0, out_shardings=place)
 
 
 def _place(

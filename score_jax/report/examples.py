@@ -60,8 +60,8 @@ def flow(run: Run) -> str:
   if row is None:
     return ''
   asked = str(run.settings.get('task.instruction', '')) or (
-    '“There might be an error. If there is, correct it.” The words are always '
-    'the same, whether there is one or not.'
+    'Asks to look for an error and to correct it if there is one. The words '
+    'are the same whether there is one or not.'
   )
   steps = [('Problem', _text(row.prompt), '')]
   for turn, text in enumerate(row.attempts[:2], start=1):

@@ -18,23 +18,19 @@ def escape(text: str) -> str:
   return html.escape(text.translate(CONTROL), quote=True)
 
 
-def table(
-  caption: str, head: Iterable[str], rows: Iterable[str], name: str
-) -> str:
+def table(name: str, head: Iterable[str], rows: Iterable[str]) -> str:
   """Returns a table that scrolls by itself on a narrow screen.
 
   Args:
-    caption: HTML.
+    name: what the table holds, for a screen reader.
     head: HTML of the cells of the first line.
     rows: HTML of whole lines, as `row` makes them.
-    name: what the table holds, for a screen reader.
   """
   cells = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
   return (
     f'<div class="scroll" role="region" aria-label="{escape(name)}" '
-    f'tabindex="0"><table><caption>{caption}</caption>'
-    f'<thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody>'
-    '</table></div>'
+    f'tabindex="0"><table><thead><tr>{cells}</tr></thead>'
+    f'<tbody>{"".join(rows)}</tbody></table></div>'
   )
 
 

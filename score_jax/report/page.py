@@ -175,6 +175,7 @@ def _numbers(run: Run, pictures: dict[str, Picture]) -> str:
     return _section('numbers', '<p>No checkpoint has been evaluated yet.</p>')
   return _section(
     'numbers',
+    tables.basis(run),
     tables.numbers(run),
     tables.verdict(run),
     _figure(pictures, 'transitions'),

@@ -33,14 +33,19 @@ def numbers(run: Run) -> str:
       f' <small>{metric.symbol}</small>' * bool(metric.symbol)
     )
     lines.append(row(name, cells, metric.name in MAIN))
+  return table('All numbers with their intervals', head, lines)
+
+
+def basis(run: Run) -> str:
+  """Returns what the table of numbers rests on."""
   sizes = {files.value(summary, 'n') for summary in run.summaries.values()}
-  sizes = sorted(n for n in sizes if not math.isnan(n))
-  caption = (
-    f'{" or ".join(f"{n:,.0f}" for n in sizes)} test problems. Below each number: its 95 % interval, from a '
-    'bootstrap over the problems; for changes, paired problem by problem. An '
-    'interval without width says only that nothing else was seen.'
+  known = sorted(n for n in sizes if not math.isnan(n))
+  return (
+    f'<p class="quiet">{" or ".join(f"{n:,.0f}" for n in known)} test '
+    'problems. Below each number: its 95 % interval, from a bootstrap over the '
+    'problems; for changes, paired problem by problem. An interval without '
+    'width says only that nothing else was seen.</p>'
   )
-  return table(caption, head, lines, 'All numbers with their intervals')
 
 
 def verdict(run: Run) -> str:
@@ -77,8 +82,9 @@ def difficulties(run: Run) -> str:
     cells = [f'{max(map(len, groups)):,}']
     cells += [_share(group, turn) for group in groups for turn in turns]
     lines.append(row(escape(label) or words.UNKNOWN, cells))
-  caption = 'Right answers by the difficulty that the data states.'
-  return table(caption, head, lines, 'Accuracy by difficulty')
+  return '<h3>Right answers by difficulty</h3>' + table(
+    'Right answers by difficulty', head, lines
+  )
 
 
 def settings(run: Run) -> str:

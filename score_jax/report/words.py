@@ -83,8 +83,9 @@ def percent(fraction: float, signed: bool = False) -> str:
   """Returns '58.1 %' for 0.581; with a sign, '+58.1' in percentage points."""
   if math.isnan(fraction):
     return UNKNOWN
-  # Two routes to one number must not differ in print for their last bit.
-  rounded = round(round(100 * fraction, 9), 1) + 0.0
+  # Two routes to one number must not differ in print for their last bit, nor
+  # for numpy, which rounds halves by another rule.
+  rounded = round(round(100 * float(fraction), 9), 1) + 0.0
   if signed:
     return f'{rounded:+.1f}'.replace('-', '−')
   return f'{rounded:.1f}{SPACE}%'

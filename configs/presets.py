@@ -1,0 +1,75 @@
+"""The paper's tables, and the bundled task: what each preset changes.
+
+A preset is the argument of every file in this folder, as in
+`--config=configs/stage2.py:math`. Numbers that the paper does not state are
+marked *ours*.
+"""
+
+from ml_collections import ConfigDict
+
+from score_jax import config as config_lib
+
+
+def arithmetic(config: ConfigDict) -> None:
+  """The bundled model and task: minutes on two CPU cores."""
+  config.task.train_problems = 20_000
+  config.sampling.max_prompt_tokens = 8
+  config.sampling.max_tokens = (6, 6)
+  config.optimizer.learning_rate = 3e-4
+
+
+def math(config: ConfigDict) -> None:
+  """MATH in the split of Lightman et al. (table 5 of arXiv:2409.12917)."""
+  config.task.name = 'math'
+  config.method.alpha = 10.0
+  config.method.beta1 = 0.01
+  config.method.beta2 = 0.1
+  config.optimizer.learning_rate = 5e-6
+  config.train.trajectories = 512
+  _long(config, steps=3000, prompt=512, answer=768)
+
+
+def mbpp(config: ConfigDict) -> None:
+  """MBPP, evaluated on HumanEval (table 5 of arXiv:2409.12917)."""
+  config.task.name = 'mbpp'
+  config.method.alpha = 10.0
+  config.method.beta1 = 0.01
+  config.method.beta2 = 0.25
+  config.optimizer.learning_rate = 1e-5
+  config.train.trajectories = 128
+  _long(config, steps=1500, prompt=1024, answer=512)
+
+
+def _long(config: ConfigDict, steps: int, prompt: int, answer: int) -> None:
+  """Lengths, and the split of the steps into halves: all *ours*."""
+  config.train.stage1_steps = steps // 2
+  config.train.stage2_steps = steps - steps // 2
+  config.sampling.max_prompt_tokens = prompt
+  config.sampling.max_tokens = (answer,) * config.turns
+  config.model.unroll = False
+  config.model.remat = 'block'
+  config.checkpoint.every = 50
+  config.eval.every = 50
+  config.eval.problems = 500
+  config.eval.batch = 64
+
+
+PRESETS = {'arithmetic': arithmetic, 'math': math, 'mbpp': mbpp}
+
+
+def make(job: str, preset: str) -> ConfigDict:
+  """Returns the settings of a job under a preset ('' = the bundled one).
+
+  Raises:
+    ConfigError: if there is no preset of that name.
+  """
+  preset = preset or 'arithmetic'
+  if preset not in PRESETS:
+    raise config_lib.ConfigError(
+      f'--config: preset must be one of {", ".join(PRESETS)}; got '
+      f'{preset!r}{config_lib.nearest(preset, PRESETS)}.'
+    )
+  config = config_lib.default()
+  config.job, config.preset = job, preset
+  PRESETS[preset](config)
+  return config

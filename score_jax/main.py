@@ -1,0 +1,112 @@
+"""Flags in, a job out.
+
+python -m score_jax.main --config=configs/stage2.py [--workdir=DIR]
+  [--config.some.setting=value ...]
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import sys
+import time
+from collections.abc import Sequence
+
+# Read when TensorFlow and jax are imported, so they come before them.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+
+from absl import app, flags
+from ml_collections import config_flags, ConfigDict
+
+from score_jax import config as config_lib
+from score_jax.config import ConfigError
+
+DEFAULT = pathlib.Path(__file__).parents[1] / 'configs' / 'score.py'
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'A file of configs/, with :PRESET behind it.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where all output goes; runs/PRESET if not given.'
+)
+
+
+def _fail(text: str) -> None:
+  """Ends the program with one line that says what is wrong."""
+  print(f'score_jax: {text}', file=sys.stderr)
+  sys.exit(2)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+  """Returns the arguments behind the flags.
+
+  What absl and ml_collections say of a bad setting is a traceback; here it is
+  one line with the setting, the value and the remedy.
+  """
+  try:
+    for name, value in _overrides(argv).items():
+      config_lib.check_override(config_lib.default(), name, value)
+    rest = flags.FLAGS(_with_config(argv))
+    _CONFIG.value.copy_and_resolve_references()  # A file not found says so now.
+    return rest
+  except flags.UnrecognizedFlagError as error:
+    hint = config_lib.nearest(error.flagname, ('config', 'workdir'))
+    return _fail(f'--{error.flagname} is not a flag{hint}; see --help.')
+  except OSError as error:
+    return _fail(f'--config: {_last_line(error)}; give a file of configs/.')
+  except Exception as error:  # Whatever a config file or its parser raises.
+    return _fail(_last_line(error))
+
+
+def _with_config(argv: Sequence[str]) -> list[str]:
+  """Returns the arguments, with the default file where none is given.
+
+  A default of the flag itself would be read, overrides and all, before `parse`
+  can see to it that an error is one line.
+  """
+  given = any(a.lstrip('-').split('=')[0] == 'config' for a in argv[1:])
+  return [*argv] if given else [argv[0], f'--config={DEFAULT}', *argv[1:]]
+
+
+def _overrides(argv: Sequence[str]) -> dict[str, str | None]:
+  """Returns {setting: value} of all arguments --config.setting=value."""
+  found = {}
+  for argument in argv:
+    name, given, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and name.startswith('config.'):
+      found[name.removeprefix('config.')] = value if given else None
+  return found
+
+
+def _last_line(error: Exception) -> str:
+  """Returns what an error comes down to; absl puts tracebacks before it."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return re.sub(r'^[\w.]+Error: ', '', lines[-1].strip())
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs the job that the flags describe."""
+  if len(argv) > 1:
+    _fail(f'{argv[1]!r} is no flag; settings are --config.NAME=VALUE.')
+  config = _CONFIG.value
+  workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.preset}').absolute()
+  try:
+    _run(config, workdir)
+  except ConfigError as error:
+    _fail(str(error))
+
+
+def _run(config: ConfigDict, workdir: pathlib.Path) -> None:
+  started = time.monotonic()
+  import jax  # Here, for refused flags should come in an instant.
+
+  config_lib.check(config, jax.device_count())
+  from score_jax import run
+
+  sys.exit(run.run(config, workdir, started))
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse)

@@ -1,0 +1,163 @@
+"""One job from its start, or from where it was killed, to its report."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from score_jax import files, pretrain, tasks, train
+from score_jax import job as job_lib
+from score_jax.config import ConfigError
+from score_jax.job import Interrupted, Job, Stop
+from score_jax.journal import say
+from score_jax.methods.score import chain, StagePlan
+from score_jax.report.build import build
+
+OK, FAILED = 0, 1
+
+
+def run(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
+  """Returns the exit code of the job that `config` describes.
+
+  Args:
+    config: checked settings.
+    workdir: where all output goes, and unfinished work may be.
+    started: when the program started, of time.monotonic().
+
+  Raises:
+    ConfigError: if the settings do not fit what they name.
+  """
+  stop = Stop()
+  stop.listen()
+  try:
+    with _only_one(workdir):
+      if config.job == 'pretrain':
+        pretrain.run(config, workdir, stop)
+      else:
+        _score(config, workdir, stop, started)
+  except Interrupted:
+    say(f'stopped; the same command goes on from what is saved in {workdir}')
+  except train.TrainingError as error:
+    say(f'score_jax: {error}')
+    return FAILED
+  return OK
+
+
+@contextlib.contextmanager
+def _only_one(workdir: pathlib.Path) -> Iterator[None]:
+  """Refuses a work directory that another job is using."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = open(workdir / '.lock', 'w')  # noqa: SIM115
+  except OSError as error:
+    raise ConfigError(
+      f'--workdir={workdir} cannot be written ({error.strerror}); give another.'
+    ) from error
+  with lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise ConfigError(
+        f'--workdir={workdir} is in use by another job; wait for it, or give '
+        'another.'
+      ) from error
+    yield
+
+
+def _score(
+  config: ConfigDict, workdir: pathlib.Path, stop: Stop, started: float
+) -> None:
+  """Runs the stages that the job has to see finished, and what frames them."""
+  _fill_in(config)
+  held = job_lib.claim(config, workdir)
+  plans = chain(config)
+  missing = [p for p in plans if not train.is_finished(workdir, p)]
+  results = _results(workdir)
+  names = ['base', *(p.name for p in plans)]
+  if not missing and all(name in results for name in names):
+    say(f'finished: nothing is left to do in {workdir}')
+    say(table(results))
+    build(workdir)
+    return
+  if config.job == 'stage2' and missing[:1] == plans[:1] and not held:
+    say('stage 1 is not there yet: it is trained first')
+  job = job_lib.setup(config, workdir, stop)
+  say(job_lib.describe(job, plans))
+  results = {'base': train.evaluate_into(job, 'base', job.base, 0)}
+  say(f'base: {_result(results["base"])}')
+  say(f'the first update comes {time.monotonic() - started:.0f} s after start')
+  for plan in plans:
+    results[plan.name] = _stage(job, plan, plans)
+    say(f'{plan.name}: {_result(results[plan.name])}')
+    build(workdir)
+  say(table(results))
+  say(f'report    {workdir / "report.html"}')
+
+
+def _fill_in(config: ConfigDict) -> None:
+  """Writes the task's own wording into the settings, so that it is kept."""
+  task = tasks.get(config.task.name)
+  if not config.task.instruction:
+    config.task.instruction = task.instruction
+
+
+def _stage(job: Job, plan: StagePlan, plans: list[StagePlan]) -> dict[str, Any]:
+  """Returns the test result of a stage, trained if it is not finished."""
+  if train.is_finished(job.workdir, plan):
+    say(f'{plan.name} is finished')
+  else:
+    before = plans[: plans.index(plan)]
+    start, origin = job.base, 'the base model'
+    if before:
+      start, step = train.best_params(job, before[-1].name)
+      origin = f'the best checkpoint of {before[-1].name}, step {step}'
+    say(f'{plan.name} starts from {origin}')
+    train.train_stage(job, plan, start)
+  params, step = train.best_params(job, plan.name)
+  return train.evaluate_into(job, plan.name, params, step)
+
+
+def _results(workdir: pathlib.Path) -> dict[str, Any]:
+  path = workdir / 'eval.json'
+  return files.read_json(path) if path.exists() else {}
+
+
+def _result(result: dict[str, Any]) -> str:
+  """Returns one line of an evaluation, in percent with 95 % intervals."""
+
+  def figure(name: str, sign: str) -> str:
+    low, high = (100 * x for x in result['ci95'][name])
+    return f'{100 * result[name]:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]'
+
+  return (
+    f'Acc@t1 {figure("accuracy_t1", "")}  Acc@t2 {figure("accuracy_t2", "")}  '
+    f'Δ {figure("delta", "+")}'
+  )
+
+
+def table(results: dict[str, Any]) -> str:
+  """Returns the evaluations as a table, in percent of all problems."""
+  columns = {
+    'Acc@t1': 'accuracy_t1',
+    'Acc@t2': 'accuracy_t2',
+    'Δ': 'delta',
+    'Δ i→c': 'delta_i_to_c',
+    'Δ c→i': 'delta_c_to_i',
+    'changed': 'answer_change_rate',
+  }
+  lines = [f'{"":8}' + ''.join(f'{head:>20}' for head in columns)]
+  for name, result in results.items():
+    line = f'{name:8}'
+    for metric in columns.values():
+      low, high = (100 * x for x in result['ci95'][metric])
+      line += f'{100 * result[metric]:6.1f} [{low:5.1f},{high:5.1f}]'
+    lines.append(line)
+  count = next(iter(results.values()))['n']
+  lines.append(f'% of {count} test problems, with 95 % intervals')
+  return '\n'.join(lines)
