@@ -16,6 +16,7 @@ def arithmetic(config: ConfigDict) -> None:
   config.sampling.max_prompt_tokens = 8
   config.sampling.max_tokens = (6, 6)
   config.optimizer.learning_rate = 3e-4
+  config.model.logits_chunk = 32_768  # 34 logits each.
 
 
 def math(config: ConfigDict) -> None:

@@ -185,7 +185,7 @@ def _pretrain() -> ConfigDict:
   c.first_steps = 3000  # At most so many updates on first attempts,
   c.first_accuracy = 0.55  # which end when so many are right, greedily.
   c.check_every = 10  # Updates between looks at that.
-  c.second_steps = 4000  # Updates on both turns, first attempts self-sampled.
+  c.second_steps = 5000  # Updates on both turns, first attempts self-sampled.
   c.repair_share = 0.15  # Of second attempts; the others copy the first.
   return c
 

@@ -118,6 +118,29 @@ class Job:
     )
 
   @functools.cached_property
+  def training_sampler(self) -> sampler.Sample:
+    """Returns the sampler of all stages' trajectories."""
+    s = self.config.sampling
+    sampling = self.sampling(
+      self.config.turns, s.first_attempts, s.second_attempts, self.policy
+    )
+    return sampler.make_sampler(self.model, sampling)
+
+  @functools.cached_property
+  def first_attempt_sampler(self) -> sampler.Sample:
+    """Returns the sampler of first attempts alone."""
+    s = self.config.sampling
+    return sampler.make_sampler(
+      self.model, self.sampling(1, s.first_attempts, 1, self.policy)
+    )
+
+  @property
+  def policy(self) -> Policy:
+    """Returns how logits become the distribution that is trained."""
+    s = self.config.sampling
+    return Policy(s.temperature, s.top_k, s.top_p)
+
+  @functools.cached_property
   def evaluation_sampler(self) -> sampler.Sample:
     """Returns the sampler of evaluations: one attempt per problem and turn."""
     policy = Policy(self.config.eval.temperature)

@@ -315,5 +315,7 @@ def _schedule(rate, schedule, warmup_steps, steps) -> optax.Schedule:
     main = optax.cosine_decay_schedule(rate, after)
   else:
     main = optax.constant_schedule(rate)
+  if not warmup_steps:
+    return main
   warmup = optax.linear_schedule(0.0, rate, warmup_steps)
   return optax.join_schedules([warmup, main], [warmup_steps])

@@ -18,7 +18,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags, ConfigDict
 
 from score_jax import config as config_lib
@@ -100,6 +100,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _run(config: ConfigDict, workdir: pathlib.Path) -> None:
   started = time.monotonic()
+  logging.set_verbosity(logging.WARNING)  # Libraries' notes are not for users.
   import jax  # Here, for refused flags should come in an instant.
 
   config_lib.check(config, jax.device_count())

@@ -86,12 +86,13 @@ def draw(
   """
   logp = log_probabilities(logits, policy)
   if policy.temperature:
-    mass = jnp.cumsum(jnp.exp(logp), axis=-1)
-    below = mass <= uniform[:, None] * mass[:, -1:]
-    token = jnp.sum(below, axis=-1, dtype=jnp.int32)
-    # Rounding may lift the last sum's bound to its end: stay on the support.
-    last = jnp.argmax(mass >= mass[:, -1:], axis=-1).astype(jnp.int32)
-    token = jnp.minimum(token, last)
+    chance = jnp.exp(logp)
+    # Sums of a long vocabulary round, and need not even rise: only tokens of
+    # the support can be reached, and the highest sum always is.
+    mass = jnp.where(chance > 0, jnp.cumsum(chance, axis=-1), 0.0)
+    top = jnp.max(mass, axis=-1, keepdims=True)
+    reached = (mass > uniform[:, None] * top) | (mass == top)
+    token = jnp.argmax(reached, axis=-1).astype(jnp.int32)
   else:
     token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
   return token, jnp.take_along_axis(logp, token[:, None], axis=-1)[:, 0]

@@ -19,7 +19,6 @@ from score_jax import (
   files,
   learner,
   rollout,
-  sampler,
   sharding,
 )
 from score_jax.checkpoint import Checkpoints
@@ -27,7 +26,6 @@ from score_jax.job import Interrupted, Job
 from score_jax.journal import Journal, open_journal, say
 from score_jax.methods.score import StagePlan, stages
 from score_jax.objective import Groups
-from score_jax.policy import Policy
 
 # Which stream of random numbers a key belongs to.
 EVALUATION, OFFLINE = 1_000_000, 1_000_001
@@ -64,23 +62,16 @@ class _Stage:
     self.job, self.plan = job, plan
     config = job.config
     s = config.sampling
-    policy = Policy(s.temperature, s.top_k, s.top_p)
     self.groups = Groups(s.first_attempts, s.second_attempts)
-    self.problems = config.train.trajectories // (
-      s.first_attempts * s.second_attempts
-    )
-    shape = (s.first_attempts, s.second_attempts)
-    self.sample = sampler.make_sampler(
-      job.model, job.sampling(config.turns, *shape, policy)
-    )
-    self.sample_base = sampler.make_sampler(
-      job.model, job.sampling(1, *shape, policy)
-    )
+    each = s.first_attempts * s.second_attempts
+    self.problems = config.train.trajectories // each
     self.optimizer = learner.make_optimizer(
       **config.optimizer, steps=plan.steps
     )
     self.update = learner.make_update(
-      job.model, self.optimizer, _learning(config, plan, self.groups, policy)
+      job.model,
+      self.optimizer,
+      _learning(config, plan, self.groups, job.policy),
     )
     # Stages follow each other in one order of problems and draws.
     names = [p.name for p in stages(config)]
@@ -137,7 +128,9 @@ class _Stage:
     prompts = rollout.put_prompts(job.mesh, problems, np.arange(self.problems))
     key = jax.random.fold_in(job.root_key(), number)
     first = self._offline(problems, index)
-    trajectory = self.sample(params, prompts, job.instructions, key, first)
+    trajectory = job.training_sampler(
+      params, prompts, job.instructions, key, first
+    )
     return rollout.read(trajectory, problems, job.task, job.tokenizer)
 
   def _offline(self, problems: data.Problems, index: np.ndarray):
@@ -149,7 +142,7 @@ class _Stage:
     prompts = rollout.put_prompts(job.mesh, problems, index)
     return rollout.first_attempts(
       job.mesh,
-      self.sample_base,
+      job.first_attempt_sampler,
       job.base,
       prompts,
       jax.random.fold_in(job.root_key(), OFFLINE),

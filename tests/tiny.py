@@ -208,7 +208,9 @@ def sampling(**changes) -> sampler.Sampling:
   return dataclasses.replace(plain, **changes)
 
 
-def prompts(rows: list[list[int]], columns: int, number=None) -> sampler.Prompts:
+def prompts(
+  rows: list[list[int]], columns: int, number=None
+) -> sampler.Prompts:
   """Returns rows padded to some columns, numbered from 0 if not told."""
   tokens = [row + [PAD] * (columns - len(row)) for row in rows]
   number = range(len(rows)) if number is None else number

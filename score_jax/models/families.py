@@ -50,7 +50,7 @@ _QWEN2 = {
   'layer_types': None,
 }
 _QWEN3 = {**_QWEN2, 'head_dim': 128, 'attention_bias': False}
-_GEMMA2 = {
+_GEMMA = {
   **_SIZES,
   'vocab_size': 256_000,
   'hidden_size': 2304,
@@ -66,11 +66,15 @@ _GEMMA2 = {
   'query_pre_attn_scalar': 256,
   'sliding_window': 4096,
   'layer_types': None,
+}
+_GEMMA2 = {
+  **_GEMMA,
   'attn_logit_softcapping': 50.0,
   'final_logit_softcapping': 30.0,
 }
+# Its files may have attn_logit_softcapping, but its attention caps nothing.
 _GEMMA3 = {
-  **_GEMMA2,
+  **_GEMMA,
   'vocab_size': 262_208,
   'max_position_embeddings': 131_072,
   'rope_theta': 1_000_000.0,
@@ -78,8 +82,6 @@ _GEMMA3 = {
   'sliding_window_pattern': 6,
   'final_logit_softcapping': None,
 }
-# Gemma 3 has the key, but its attention has no soft cap whatever it says.
-del _GEMMA3['attn_logit_softcapping']
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
   'gemma2': _GEMMA2,
@@ -167,7 +169,7 @@ def model_config(hf: Mapping[str, Any]) -> ModelConfig:
   _refuse_uncovered(hf, text)
   c = {k: text.get(k, v) for k, v in _DEFAULTS[text['model_type']].items()}
   _check_sizes(c)
-  ropes = _ropes(text, c)
+  ropes = _ropes(c)
   slides = _slides(c)
   return ModelConfig(
     vocab_size=c['vocab_size'],
@@ -324,7 +326,7 @@ def _usual_slides(c: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
   return tuple((i + 1) % every != 0 for i in range(layers))
 
 
-def _ropes(text: Mapping[str, Any], c: Mapping[str, Any]) -> tuple[Rope, ...]:
+def _ropes(c: Mapping[str, Any]) -> tuple[Rope, ...]:
   """Returns the angles of all layers, or of whole and of sliding ones."""
   if 'rope_local_base_freq' not in c:
     key = 'rope_scaling' if c['rope_scaling'] else 'rope_parameters'

@@ -211,7 +211,11 @@ def groups(
     found[-1].append(each)
     room -= each.size
   # Wide numbers first, so that each stands at a multiple of its width.
-  return [sorted(g, key=lambda o: -DTYPES[o.dtype].itemsize) for g in found]
+  return [sorted(g, key=_width, reverse=True) for g in found]
+
+
+def _width(tensor: Outgoing) -> int:
+  return tensor.size // max(1, math.prod(tensor.shape))
 
 
 def write(

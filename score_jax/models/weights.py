@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
+from jax.sharding import Sharding, SingleDeviceSharding
 
 from score_jax import files, sharding
 from score_jax.config import ConfigError
@@ -58,7 +58,17 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     ConfigError: there is no such folder or file, or it describes a model that
       is not covered; one line with the remedy.
   """
-  folder = pathlib.Path(folder)
+  hf = _covered_config(pathlib.Path(folder))
+  if unknown := families.unknown_keys(hf):
+    warnings.warn(
+      f'{folder}/config.json: nothing is known of {few(unknown)}; check that '
+      'the model computes the same without.',
+      stacklevel=2,
+    )
+  return hf
+
+
+def _covered_config(folder: pathlib.Path) -> dict[str, Any]:
   if not folder.is_dir():
     refuse(
       f'{folder} is not a folder; download the checkpoint (hf download NAME '
@@ -69,12 +79,6 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     families.model_config(hf)
   except ConfigError as error:
     raise ConfigError(f'{folder}/{error}') from None
-  if unknown := families.unknown_keys(hf):
-    warnings.warn(
-      f'{folder / "config.json"}: nothing is known of {few(unknown)}; check '
-      'that the model computes the same without.',
-      stacklevel=2,
-    )
   return hf
 
 
@@ -117,7 +121,7 @@ def load(
       or no weights at all; one line that names it and the remedy.
   """
   folder = pathlib.Path(folder)
-  hf = read_config(folder)
+  hf = _covered_config(folder)
   config = families.model_config(hf)
   stored = tensor_files.stored_tensors(folder)
   tensors = names.tensors(config, names.layout(stored))
@@ -333,7 +337,9 @@ def _take_part(groups: Sequence[Sequence[Outgoing]]) -> None:
 def _with_dtype(hf: Mapping[str, Any], dtype: np.dtype) -> dict[str, Any]:
   """Returns a config.json that says in which dtype its weights are."""
   key = 'dtype' if 'dtype' in hf else 'torch_dtype'
-  return {**hf, key: dtype.name}
+  text = hf.get('text_config', {})
+  inner = {'text_config': {**text, key: dtype.name}} if key in text else {}
+  return {**hf, key: dtype.name, **inner}
 
 
 def _copy(source: pathlib.Path, folder: pathlib.Path) -> None:
@@ -389,25 +395,40 @@ def _check_params(
 def _of_param(tensor: names.Tensor, param: jax.Array) -> list[Outgoing]:
   """Returns the tensors that one of our parameters is written as."""
   shape = _stored_shape(tensor, param.shape)
-  order = [axis for group in tensor.axes for axis in group]
-  place = param.sharding
-  if isinstance(place, NamedSharding):
-    place = sharding.replicated(place.mesh)
-
-  def turn(param, i):
-    layer = param
-    if tensor.is_stacked:
-      layer = jax.lax.dynamic_index_in_dim(param, i, 0, keepdims=False)
-    return layer.transpose(order).reshape(shape)
-
-  gather = jax.jit(turn, out_shardings=place)
-
-  def chunks(i: int) -> Iterator[np.ndarray]:
-    yield np.asarray(gather(param, i).addressable_data(0)).view(np.uint8)
-
   size = math.prod(shape) * param.dtype.itemsize
   code = tensor_files.CODES[param.dtype]
   return [
-    Outgoing(name, size, code, shape, functools.partial(chunks, i))
+    Outgoing(
+      name, size, code, shape, functools.partial(_fetch, tensor, param, i)
+    )
     for i, name in enumerate(_each(tensor, param))
   ]
+
+
+def _fetch(
+  tensor: names.Tensor, param: jax.Array, i: int
+) -> Iterator[np.ndarray]:
+  """Yields the bytes of layer i, or of all that is not stacked."""
+  place = param.sharding
+  if not param.is_fully_addressable:  # The process that writes lacks some.
+    place = sharding.replicated(place.mesh)
+  count = 1 if tensor.is_stacked else param.shape[0]
+  piece = _reader(place, count)(param, i)
+  if param.is_fully_addressable:
+    whole = np.asarray(piece)
+  else:
+    whole = np.asarray(piece.addressable_data(0))
+  order = [axis for group in tensor.axes for axis in group]
+  if tensor.is_stacked:
+    whole = whole[0]
+  yield np.ascontiguousarray(whole.transpose(order)).view(np.uint8)
+
+
+@functools.cache
+def _reader(place: Sharding, count: int) -> Callable[..., jax.Array]:
+  """Returns the jitted function that copies `count` rows from the i-th on."""
+
+  def read(param, i):
+    return jax.lax.dynamic_slice_in_dim(param, i, count, 0)
+
+  return jax.jit(read, out_shardings=place)

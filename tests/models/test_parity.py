@@ -11,6 +11,7 @@ import safetensors
 import tiny_checkpoints
 
 from score_jax import sampler
+from score_jax.config import ConfigError
 from score_jax.models import families, weights
 from score_jax.models.transformer import (
   Execution,
@@ -241,6 +242,23 @@ def test_what_was_trained_and_exported_transformers_computes_alike(
   if case == 'gemma3 with vision':
     kind = tiny_checkpoints.transformers.AutoModelForImageTextToText
   theirs = kind.from_pretrained(tmp_path / 'out', attn_implementation='eager')
+  tokens, mask = some_tokens()
+  expected = tiny_checkpoints.logits(theirs, tokens, mask)[mask]
+  found = np.asarray(logits(model, params, tokens))[mask]
+  assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_a_model_with_vision_is_exported_with_it_or_as_text_alone(
+  checkpoint, tmp_path
+):
+  _, folder = checkpoint('gemma3 with vision')
+  model, params = ours(folder)
+  hf = weights.read_config(folder)
+  with pytest.raises(ConfigError, match='vision part, which is copied from'):
+    weights.save(tmp_path / 'out', params, hf)
+  weights.save(tmp_path / 'out', params, hf['text_config'])
+  kind = tiny_checkpoints.transformers.AutoModelForCausalLM
+  theirs = kind.from_pretrained(tmp_path / 'out')
   tokens, mask = some_tokens()
   expected = tiny_checkpoints.logits(theirs, tokens, mask)[mask]
   found = np.asarray(logits(model, params, tokens))[mask]

@@ -1,8 +1,13 @@
 """Weights go in and out of safetensors whole, or are refused by name."""
 
 import json
+import os
+import pathlib
 import shutil
+import socket
 import struct
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -412,3 +417,53 @@ def test_a_folder_that_is_not_there_or_has_no_config_is_refused(folder):
   (folder / 'config.json').unlink()
   with pytest.raises(ConfigError, match=r'config\.json is not there; give'):
     weights.read_config(folder)
+
+
+# Several processes.
+
+WORKER = """
+import pathlib, sys
+import jax
+jax.config.update('jax_num_cpu_devices', 2)
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from score_jax import sharding
+from score_jax.models import families, weights
+from score_jax.models.transformer import Execution, Transformer
+
+source, out = map(pathlib.Path, sys.argv[3:])
+hf = weights.read_config(source)
+mesh = sharding.make_mesh((1, 2, 2))
+model = Transformer(families.model_config(hf), Execution(mesh=mesh))
+params = weights.load(source, weights.target(model))
+assert not params['embedding'].is_fully_addressable
+weights.save(out, params, hf, source, file_bytes=4000)
+"""
+
+
+def free_address():
+  with socket.socket() as found:
+    found.bind(('localhost', 0))
+    return f'localhost:{found.getsockname()[1]}'
+
+
+def test_two_processes_import_and_export_together(folder, tmp_path):
+  address = free_address()
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  root = str(pathlib.Path(weights.__file__).parents[2])
+  environment['PYTHONPATH'] = root
+  workers = [
+    subprocess.Popen(
+      [
+        *(sys.executable, '-c', WORKER),
+        *(address, str(i), str(folder), str(tmp_path / 'out')),
+      ],
+      env=environment,
+    )
+    for i in range(2)
+  ]
+  try:
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+  finally:
+    for worker in workers:
+      worker.kill()
+  assert read_raw(tmp_path / 'out') == read_raw(folder)

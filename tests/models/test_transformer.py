@@ -1,0 +1,308 @@
+"""Columns are positions, the cache is a whole pass, and windows end in time."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from score_jax import sharding
+from score_jax.models import transformer
+from score_jax.models.transformer import Cache, KeyValue, Rope, Transformer
+
+ROWS, COLUMNS, SPLIT = 4, 9, 4
+
+
+def some_tokens(rows=ROWS, columns=COLUMNS):
+  tokens = np.random.default_rng(0).integers(0, 7, (rows, columns))
+  return jnp.asarray(tokens, jnp.int32)
+
+
+@jax.jit(static_argnums=0)
+def continued(model: Transformer, params, tokens, length):
+  """Returns logits [B, L - P, V], the columns behind a prompt one at a time.
+
+  Every two adjacent rows share the prompt of P = SPLIT columns, of which
+  `length` int32[B / 2] count; what stands behind them is junk.
+  """
+  variables = {'params': params}
+  _, prompt = model.apply(variables, tokens[::2, :SPLIT])
+  steps = tokens.shape[1] - SPLIT
+  own = transformer.empty_cache(
+    model.config, model.execution, tokens.shape[0], steps
+  )
+  start = jnp.repeat(length, 2)[:, None]
+  logits = []
+  for i in range(steps):
+    column = start + i
+    cache = Cache(prompt, own, length)
+    token = jnp.take_along_axis(tokens, column, axis=1)
+    hidden, own = model.apply(variables, token, column, cache)
+    logits.append(model.apply(variables, hidden, method='unembed'))
+  return jnp.concatenate(logits, axis=1)
+
+
+@pytest.mark.parametrize('unroll', [True, False])
+@pytest.mark.parametrize(
+  'config', [tiny.PLAIN, tiny.RICH], ids=['plain', 'rich']
+)
+def test_one_token_at_a_time_gives_the_logits_of_a_whole_pass(config, unroll):
+  model = tiny.transformer(config, unroll=unroll)
+  params = tiny.params_of(model)
+  tokens = some_tokens()
+  tokens = tokens.at[1::2, :SPLIT].set(tokens[::2, :SPLIT])
+  length = np.array([SPLIT, 2])
+  # The second pair's prompt ends at column 2, and its rows go on from there.
+  tokens = tokens.at[3, 2:SPLIT].add(1) % 7
+  found = continued(model, params, tokens, jnp.asarray(length))
+  whole = tiny.logits_of(model, params, tokens)
+  for row, start in enumerate(np.repeat(length, 2)):
+    expected = whole[row, start : start + COLUMNS - SPLIT]
+    np.testing.assert_allclose(found[row], expected, atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def influence():
+  """Returns bool[L, L]: whether logits at a column know another's token."""
+
+  @functools.cache
+  def of(window: int, layers: int):
+    config = dataclasses.replace(
+      tiny.PLAIN,
+      layers=layers,
+      rope_of_layer=(0,) * layers,
+      window_of_layer=(window,) * layers,
+    )
+    model = tiny.transformer(config, unroll=False)
+    params = tiny.params_of(model)
+    tokens = jnp.repeat(some_tokens(rows=1), COLUMNS + 1, axis=0)
+    each = jnp.arange(COLUMNS)
+    tokens = tokens.at[each, each].set((tokens[each, each] + 1) % 7)
+    logits = np.asarray(tiny.logits_of(model, params, tokens))
+    return np.any(logits[:-1] != logits[-1:], axis=-1).T
+
+  return of
+
+
+def test_every_column_knows_itself_and_all_that_stands_to_its_left(influence):
+  np.testing.assert_array_equal(influence(0, 1), np.tri(COLUMNS, dtype=bool))
+
+
+def test_a_window_of_three_ends_two_columns_to_the_left(influence):
+  near = np.tri(COLUMNS, dtype=bool) & ~np.tri(COLUMNS, k=-3, dtype=bool)
+  np.testing.assert_array_equal(influence(3, 1), near)
+
+
+def test_windows_add_up_over_layers(influence):
+  near = np.tri(COLUMNS, dtype=bool) & ~np.tri(COLUMNS, k=-5, dtype=bool)
+  np.testing.assert_array_equal(influence(3, 2), near)
+
+
+def test_scores_depend_on_how_far_apart_two_columns_are():
+  config = dataclasses.replace(
+    tiny.RICH, query_scale=1.0, attention_softcap=0.0
+  )
+  speed = transformer.inverse_frequencies(Rope(100.0), config.head_dim)
+  rng = np.random.default_rng(0)
+  query, key = jnp.asarray(rng.normal(size=(2, 1, 1, 1, 4)), jnp.float32)
+
+  @jax.jit
+  def score(left, right):
+    def turned(x, column):
+      angle = (column * speed)[None, None]
+      return transformer.rotate(x, jnp.cos(angle), jnp.sin(angle))
+
+    return jnp.sum(turned(query, left) * turned(key, right))
+
+  near, shifted, far = score(5.0, 3.0), score(45.0, 43.0), score(5.0, 1.0)
+  np.testing.assert_allclose(near, shifted, rtol=1e-4)
+  assert abs(near - far) > 1e-2
+
+
+def test_inverse_frequencies_fall_by_powers_of_theta():
+  plain = transformer.inverse_frequencies(Rope(100.0), 4)
+  np.testing.assert_allclose(plain, [1.0, 0.1], rtol=1e-6)
+  linear = transformer.inverse_frequencies(Rope(100.0, 'linear', 4.0), 4)
+  np.testing.assert_allclose(linear, [0.25, 0.025], rtol=1e-6)
+
+
+def test_llama3_keeps_short_waves_stretches_long_ones_and_mixes_between():
+  rope = Rope(10_000.0, 'llama3', 8.0, 1.0, 4.0, original_positions=100)
+  found = transformer.inverse_frequencies(rope, 6)
+  # 100 positions are 15.9, 0.739 and 0.0343 turns of the three waves.
+  base = 10_000.0 ** (-np.arange(3) / 3)
+  np.testing.assert_allclose(found, base * [1, 1 / 8, 1 / 8], rtol=1e-6)
+  rope = dataclasses.replace(rope, original_positions=300)  # 2.216 turns.
+  found = transformer.inverse_frequencies(rope, 6)
+  kept = (300 * base[1] / (2 * np.pi) - 1) / 3
+  mixed = base[1] * (kept + (1 - kept) / 8)
+  np.testing.assert_allclose(found[1], mixed, rtol=1e-5)
+
+
+def test_an_unknown_scaling_or_activation_is_refused():
+  with pytest.raises(ValueError, match="llama3; got 'yarn'"):
+    transformer.inverse_frequencies(Rope(100.0, 'yarn'), 4)
+  config = dataclasses.replace(tiny.PLAIN, activation='relu')
+  with pytest.raises(ValueError, match="gelu_tanh; got 'relu'"):
+    tiny.params_of(tiny.transformer(config))
+
+
+def test_a_soft_cap_squeezes_and_zero_leaves_alone():
+  x = jnp.asarray([-100.0, 0.1, 100.0])
+  np.testing.assert_allclose(transformer.softcap(x, 0.0), x)
+  found = transformer.softcap(x, 3.0)
+  np.testing.assert_allclose(found, [-3, 3 * np.tanh(0.1 / 3), 3], rtol=1e-6)
+
+
+def some_heads(rows, columns, *heads):
+  draws = np.random.default_rng(columns).normal(size=(rows, columns, *heads, 4))
+  return jnp.asarray(draws, jnp.float32)
+
+
+@pytest.fixture
+def attention():
+  """A query of two columns, 5 keys, and a mask that lets each see some."""
+  query = some_heads(2, 2, 2, 3)
+  keys = KeyValue(some_heads(2, 5, 2), some_heads(2, 5, 2) * 2)
+  mask = np.random.default_rng(2).random((2, 2, 5)) < 0.6
+  mask[..., 0] = True
+  return query, keys, jnp.asarray(mask)
+
+
+def test_attention_is_a_softmax_over_the_keys_that_are_seen(attention):
+  query, keys, mask = attention
+  found = jax.jit(functools.partial(transformer.attend, tiny.RICH))(*attention)
+  for b, t, k, g in np.ndindex(query.shape[:-1]):
+    score = np.asarray(keys.key[b, :, k] @ query[b, t, k, g]) * 0.5
+    weight = np.where(mask[b, t], np.exp(2 * np.tanh(score / 2)), 0.0)
+    expected = weight @ np.asarray(keys.value[b, :, k]) / weight.sum()
+    np.testing.assert_allclose(found[b, t, k, g], expected, rtol=1e-5)
+
+
+def test_attention_over_parts_is_attention_over_all_keys(attention):
+  query, keys, mask = attention
+  cut = [slice(0, 2), slice(2, 5)]
+  parts = [
+    (jax.tree.map(lambda x, s=s: x[:, s], keys), mask[..., s]) for s in cut
+  ]
+  found = jax.jit(functools.partial(transformer.attend_parts, tiny.RICH))(
+    query, tuple(parts)
+  )
+  expected = transformer.attend(tiny.RICH, query, keys, mask)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_part_that_nobody_sees_weighs_nothing(attention):
+  query, keys, mask = attention
+  parts = ((keys, mask), (keys, jnp.zeros_like(mask)))
+  found = jax.jit(functools.partial(transformer.attend_parts, tiny.RICH))(
+    query, parts
+  )
+  expected = transformer.attend(tiny.RICH, query, keys, mask)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_that_share_a_part_attend_as_if_each_had_its_own(attention):
+  query, keys, mask = attention
+  one = jax.tree.map(lambda x: x[:1], keys)
+  each = jax.tree.map(lambda x: jnp.repeat(x[:1], 2, axis=0), keys)
+  parts = jax.jit(functools.partial(transformer.attend_parts, tiny.RICH))
+  np.testing.assert_allclose(
+    parts(query, ((one, mask),)), parts(query, ((each, mask),)), rtol=1e-5
+  )
+
+
+def test_grouped_queries_are_many_heads_with_equal_keys():
+  few = dataclasses.replace(tiny.PLAIN, kv_heads=2)
+  model, many = tiny.transformer(few), tiny.transformer()
+  params = tiny.params_of(model)
+  attention = dict(params['layers']['attention'])
+  for name in ('key', 'value'):  # [layers, D, K, H]
+    kernel = jnp.repeat(attention[name]['kernel'], 2, axis=2)
+    attention[name] = {'kernel': kernel}
+  repeated = {**params, 'layers': {**params['layers'], 'attention': attention}}
+  np.testing.assert_allclose(
+    tiny.logits_of(model, params, some_tokens()),
+    tiny.logits_of(many, repeated, some_tokens()),
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize(
+  'execution',
+  [
+    {'unroll': False},
+    {'remat': 'block'},
+    {'remat': 'products', 'unroll': False},
+  ],
+  ids=str,
+)
+def test_how_it_runs_changes_neither_logits_nor_gradients(execution):
+  tokens = some_tokens()
+  expected = _logits_and_gradient(tiny.transformer(tiny.RICH), tokens)
+  found = _logits_and_gradient(tiny.transformer(tiny.RICH, **execution), tokens)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=2e-5, rtol=1e-4),
+    found,
+    expected,
+  )
+
+
+@functools.cache
+def _plain_weights():
+  return np.random.default_rng(5).normal(size=(ROWS, COLUMNS, 7))
+
+
+def _logits_and_gradient(model, tokens):
+  @jax.jit
+  def both(params):
+    def total(params):
+      logits = tiny.logits_of(model, params, tokens)
+      return jnp.mean(logits * _plain_weights()), logits
+
+    return jax.grad(total, has_aux=True)(params)
+
+  return both(tiny.params_of(model))
+
+
+def test_in_bfloat16_hidden_states_are_narrow_and_logits_wide():
+  model = tiny.transformer(dtype='bfloat16', param_dtype='bfloat16')
+  params = jax.eval_shape(model.init, jax.random.key(0), some_tokens())[
+    'params'
+  ]
+  assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('bfloat16')}
+  hidden, cache = jax.eval_shape(
+    lambda p, t: model.apply({'params': p}, t), params, some_tokens()
+  )
+  logits = jax.eval_shape(
+    lambda p, h: model.apply({'params': p}, h, method='unembed'), params, hidden
+  )
+  assert hidden.dtype == jnp.bfloat16
+  assert cache[0].key.dtype == jnp.bfloat16
+  assert logits.dtype == jnp.float32
+
+
+def test_the_norm_divides_by_the_root_mean_square():
+  norm = transformer.Norm(
+    dataclasses.replace(tiny.PLAIN, norm_offset=1.0, norm_eps=0.5),
+    transformer.Execution(),
+  )
+  variables = {'params': {'scale': jnp.asarray([0.0, 1.0])}}
+  found = norm.apply(variables, jnp.asarray([[3.0, 4.0]]))
+  root = np.sqrt((9 + 16) / 2 + 0.5)
+  np.testing.assert_allclose(found, [[3 / root, 2 * 4 / root]], rtol=1e-6)
+
+
+def test_every_axis_of_every_parameter_is_named_in_the_table():
+  model = tiny.transformer(tiny.RICH)
+  boxed = jax.eval_shape(model.init, jax.random.key(0), some_tokens())['params']
+  boxes = jax.tree.leaves(
+    boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata)
+  )
+  for box in boxes:
+    assert len(box.names) == len(box.value.shape)
+    assert set(box.names) <= set(sharding.AXES)
