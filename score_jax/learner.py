@@ -19,7 +19,8 @@ from score_jax.models.transformer import Transformer
 from score_jax.policy import Policy, score_tokens, token_logp, TokenScores
 from score_jax.trajectory import Trajectory
 
-Metrics = dict[str, jax.Array]  # Scalars, or one number per turn: float[T].
+# Scalars, or one number per turn, float[T]; `advantage` alone is [B, T].
+Metrics = dict[str, jax.Array]
 
 
 @jax.tree_util.register_dataclass
@@ -161,6 +162,7 @@ def _metrics(learning, batch, scores, paid, value, advantage) -> Metrics:
     'entropy': jnp.sum(sums(scores.entropy), 0) / count,
     'truncated': trajectory.truncated.astype(jnp.float32).mean(0),
     'tokens': tokens.mean(0),
+    'advantage': advantage,
     'advantage_size': jnp.abs(advantage).mean(0),
     'flat_groups': jnp.mean(spread < 1e-6, axis=0, dtype=jnp.float32),
     'logp_gap_mean': jnp.sum(gap) / jnp.maximum(jnp.sum(turn > 0), 1),
@@ -216,8 +218,10 @@ def _gradient(model, learning, state, reference, batch):
   grads = jax.tree.map(
     lambda x, p: (x / learning.accumulation).astype(p.dtype), total, shapes[0]
   )
-  highest = {'logp_gap_max': jnp.max(metrics['logp_gap_max'])}
   means = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+  highest = {'logp_gap_max': jnp.max(metrics['logp_gap_max'])}
+  rows = metrics['advantage']
+  highest['advantage'] = rows.reshape(-1, rows.shape[-1])
   return grads, jnp.mean(losses), means | highest
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import pathlib
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 
 from score_jax import files, pretrain, tasks, train
 from score_jax import job as job_lib
+from score_jax.checkpoint import CheckpointError
 from score_jax.config import ConfigError
 from score_jax.job import Interrupted, Job, Stop
 from score_jax.journal import say
@@ -43,8 +45,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
         _score(config, workdir, stop, started)
   except Interrupted:
     say(f'stopped; the same command goes on from what is saved in {workdir}')
-  except train.TrainingError as error:
-    say(f'score_jax: {error}')
+  except (train.TrainingError, CheckpointError) as error:
+    print(f'score_jax: {error}', file=sys.stderr)
     return FAILED
   return OK
 

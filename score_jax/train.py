@@ -21,7 +21,7 @@ from score_jax import (
   rollout,
   sharding,
 )
-from score_jax.checkpoint import Checkpoints
+from score_jax.checkpoint import CheckpointError, Checkpoints
 from score_jax.job import Interrupted, Job
 from score_jax.journal import Journal, open_journal, say
 from score_jax.methods.score import StagePlan, stages
@@ -29,6 +29,8 @@ from score_jax.objective import Groups
 
 # Which stream of random numbers a key belongs to.
 EVALUATION, OFFLINE = 1_000_000, 1_000_001
+
+VALIDATED = 'validation_accuracy_t1'  # In the metrics of a step that was.
 
 
 class TrainingError(RuntimeError):
@@ -205,7 +207,10 @@ def _resume(stage: _Stage, checkpoints: Checkpoints, start: Any):
       'model.path back, or give another --workdir.'
     )
   say(f'{plan.name}: going on from step {meta["step"]} of {plan.steps}')
-  return state, meta['history']
+  history = meta['history']
+  if _validates(stage, len(history)) and VALIDATED not in history[-1]:
+    history[-1] |= _validate(job, state.params)
+  return state, history
 
 
 def _loop(
@@ -220,8 +225,10 @@ def _loop(
     state, metrics = _step(stage, state, step, journal)
     done = step + 1
     last = done == stage.plan.steps
-    if config.eval.every and (done % config.eval.every == 0 or last):
-      metrics |= _validate(stage.job, state.params)
+    if _validates(stage, done):
+      # Asked to end, it saves first; who goes on validates then.
+      with contextlib.suppress(Interrupted):
+        metrics |= _validate(stage.job, state.params)
     metrics['seconds'] = time.monotonic() - started
     journal.step(metrics)
     if done % config.checkpoint.every == 0 or last or stage.job.stop.asked:
@@ -230,6 +237,12 @@ def _loop(
       checkpoints.wait()
       raise Interrupted
   checkpoints.wait()
+
+
+def _validates(stage: _Stage, done: int) -> bool:
+  """Returns whether a validation follows that many steps."""
+  every = stage.job.config.eval.every
+  return bool(every) and (done % every == 0 or done == stage.plan.steps)
 
 
 def _step(
@@ -246,7 +259,9 @@ def _step(
   seconds['seconds_grade'] = clock.lap()
   batch = learner.Batch(graded.trajectory, sharding.put_rows(job.mesh, reward))
   state, metrics = stage.update(state, job.base, batch)
-  metrics = _flat(jax.device_get(metrics))
+  metrics = jax.device_get(metrics)
+  advantage = metrics.pop('advantage')
+  metrics = _flat(metrics)
   seconds['seconds_update'] = clock.lap()
   weights = np.asarray(stage.plan.stage.reward)
   record = counted | metrics | seconds
@@ -256,7 +271,12 @@ def _step(
     float(tokens) * len(reward) / sum(seconds.values())
   )
   if step % max(1, job.config.log.samples_every) == 0:
-    journal.samples(_samples(graded, reward, job.config.log.samples))
+    rows = np.linspace(0, len(reward), job.config.log.samples, endpoint=False)
+    journal.samples(
+      graded.record(row)
+      | {'reward': reward[row].tolist(), 'advantage': advantage[row].tolist()}
+      for row in rows.astype(int)
+    )
   _check_limits(stage, record, graded)
   return state, record
 
@@ -291,12 +311,6 @@ def _counts(graded: rollout.Rollout) -> dict[str, float | None]:
     name: float(np.nanmean(x)) if not np.isnan(x).all() else None
     for name, x in values.items()
   }
-
-
-def _samples(graded, reward, count) -> list[dict[str, Any]]:
-  """Returns a few rows, spread over the problems of the batch."""
-  rows = np.linspace(0, len(reward), count, endpoint=False).astype(int)
-  return [graded.record(row) | {'reward': reward[row].tolist()} for row in rows]
 
 
 def _check_limits(stage, record, graded) -> None:
@@ -339,7 +353,12 @@ def _save(stage, state, checkpoints, journal) -> None:
     'reference': stage.job.base_hash,
     'history': journal.history,
   }
-  checkpoints.save(done, state, meta, score)
+  try:
+    checkpoints.save(done, state, meta, score)
+  except CheckpointError as error:
+    if done == stage.plan.steps:
+      raise
+    say(f'{error} Training goes on; the next save tries again.')
 
 
 def evaluate(
