@@ -1,0 +1,424 @@
+"""Trajectories are what the model would say, in one compiled program.
+
+Most claims are made of four samplers, each compiled once.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+import tiny
+
+from score_jax import policy, sampler
+from score_jax.policy import Policy
+from score_jax.sampler import FirstAttempts, make_sampler
+from score_jax.trajectory import Trajectory
+
+PROMPTS = [[3, 4, 5], [4], [6, 6, 3, 5], [5, 3]]
+WIDTH = 4  # Columns of the prompts.
+INSTRUCTIONS = [[5, 6], [6, 4, 3]]
+KEY = jax.random.key(7)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  config: object
+  sampling: sampler.Sampling
+  unroll: bool = True
+
+  @property
+  def model(self):
+    return tiny.transformer(self.config, unroll=self.unroll)
+
+  @property
+  def params(self):
+    return tiny.params_of(self.model)
+
+  @property
+  def instructions(self):
+    return INSTRUCTIONS[: len(self.sampling.max_tokens) - 1]
+
+  @property
+  def columns(self):
+    return (
+      WIDTH
+      + sum(self.sampling.max_tokens)
+      + sum(len(i) + 1 for i in self.instructions)
+    )
+
+
+CASES = {
+  'three turns': Case(
+    tiny.PLAIN,
+    tiny.sampling(max_tokens=(4, 2, 3), policy=Policy(temperature=0.7)),
+  ),
+  'shared first attempts': Case(
+    tiny.RICH, tiny.sampling(first_attempts=2, second_attempts=2)
+  ),
+  'scanned layers': Case(
+    tiny.RICH,
+    tiny.sampling(first_attempts=2, second_attempts=2),
+    unroll=False,
+  ),
+  'truncated support': Case(
+    tiny.PLAIN, tiny.sampling(policy=Policy(top_k=4, top_p=0.8)), unroll=False
+  ),
+}
+every_case = pytest.mark.parametrize('name', CASES)
+
+
+def instruction_arrays(instructions):
+  return tuple(jnp.asarray(i, jnp.int32) for i in instructions)
+
+
+@pytest.fixture(scope='module')
+def samplers():
+  """Returns a function: name of a case to its sampler, compiled once."""
+  return functools.cache(
+    lambda name: make_sampler(CASES[name].model, CASES[name].sampling)
+  )
+
+
+@pytest.fixture(scope='module')
+def sampled(samplers):
+  """Returns a function: name of a case to its trajectories, on the host."""
+
+  @functools.cache
+  def sample(name) -> Trajectory:
+    case = CASES[name]
+    return jax.device_get(
+      samplers(name)(
+        case.params,
+        tiny.prompts(PROMPTS, WIDTH),
+        instruction_arrays(case.instructions),
+        KEY,
+      )
+    )
+
+  return sample
+
+
+def of_rows(prompts, trajectory):
+  """Returns the prompt of every row."""
+  each = len(trajectory.length) // len(prompts)
+  return [p for p in prompts for _ in range(each)]
+
+
+def attempts_of(trajectory):
+  """Returns the tokens of every attempt of every row, read by their spans."""
+  return [
+    tuple(tuple(row[a:b].tolist()) for a, b in spans)
+    for row, spans in zip(trajectory.tokens, trajectory.span, strict=True)
+  ]
+
+
+@every_case
+def test_recorded_log_probabilities_are_those_of_a_fresh_pass(sampled, name):
+  case, found = CASES[name], sampled(name)
+  logits = tiny.logits_of(case.model, case.params, jnp.asarray(found.tokens))
+  logp = policy.log_probabilities(logits[:, :-1], case.sampling.policy)
+  logp = jnp.take_along_axis(logp, found.tokens[:, 1:, None], axis=-1)[..., 0]
+  expected = np.where(found.turn[:, 1:] > 0, logp, 0.0)
+  np.testing.assert_allclose(found.logp[:, 1:], expected, atol=1e-5)
+  np.testing.assert_array_equal(found.logp[:, 0], 0)
+  turns = len(case.sampling.max_tokens)
+  for turn in range(1, turns + 1):
+    assert (found.logp[found.turn == turn] < -0.1).mean() > 0.5
+
+
+@every_case
+def test_rows_are_prompt_attempts_and_constant_ids_and_nothing_else(
+  sampled, name
+):
+  """Put together in Python from the attempts alone, all else is the same."""
+  case, found = CASES[name], sampled(name)
+  expected = tiny.trajectory(
+    of_rows(PROMPTS, found), attempts_of(found), case.instructions, case.columns
+  )
+  expected = dataclasses.replace(expected, logp=found.logp)
+  jax.tree.map(np.testing.assert_array_equal, found, jax.device_get(expected))
+
+
+@every_case
+def test_attempts_end_at_the_end_token_or_at_their_limit(sampled, name):
+  found, limits = sampled(name), CASES[name].sampling.max_tokens
+  for attempts, truncated in zip(
+    attempts_of(found), found.truncated, strict=True
+  ):
+    for attempt, limit, cut in zip(attempts, limits, truncated, strict=True):
+      assert tiny.END not in attempt[:-1]
+      assert cut == (attempt[-1] != tiny.END)
+      assert len(attempt) == limit if cut else 1 <= len(attempt) <= limit
+
+
+def test_some_attempts_end_and_some_are_cut_off_at_every_turn(sampled):
+  """Or the claims above would be of less than they say."""
+  for name in CASES:
+    cut = sampled(name).truncated.mean(axis=0)
+    assert (cut > 0).all(), name
+    assert (cut < 1).all(), name
+
+
+def test_the_sampler_compiles_once_per_shape(samplers, sampled):
+  name = 'three turns'
+  case, sample = CASES[name], samplers(name)
+  sampled(name)
+  for seed in range(2):
+    other = [[1 + seed]] * len(PROMPTS)
+    sample(
+      tiny.params_of(case.model, seed=seed),
+      tiny.prompts(other, WIDTH, number=range(9, 13)),
+      instruction_arrays([[seed] * len(i) for i in case.instructions]),
+      jax.random.key(seed),
+    )
+  assert sample._cache_size() == 1
+
+
+def test_other_keys_numbers_and_samples_have_other_draws(samplers, sampled):
+  name = 'three turns'
+  case, first = CASES[name], sampled(name)
+
+  def tokens(key, number):
+    same = [PROMPTS[0]] * len(PROMPTS)
+    prompts = tiny.prompts(same, WIDTH, number)
+    instructions = instruction_arrays(case.instructions)
+    found = samplers(name)(case.params, prompts, instructions, key)
+    return np.asarray(found.tokens).reshape(
+      len(same), -1, first.tokens.shape[1]
+    )
+
+  found = tokens(KEY, [0, 0, 1, 2])
+  np.testing.assert_array_equal(found[0], found[1])
+  rows = np.concatenate([*found[1:], *tokens(jax.random.key(8), [0, 1, 2, 3])])
+  different = {row.tobytes() for row in rows}
+  assert len(different) > 0.8 * len(rows)
+
+
+@pytest.mark.parametrize('temperature', [0.0, 1.0])
+def test_a_row_does_not_depend_on_its_batch_its_padding_or_its_siblings(
+  temperature,
+):
+  """Three of four problems in another order, padded more, half the samples."""
+  model = tiny.transformer(unroll=False)
+  params = tiny.params_of(model)
+  instructions = instruction_arrays(INSTRUCTIONS[:1])
+
+  def sample(first_attempts, chosen, columns):
+    sampling = tiny.sampling(
+      first_attempts=first_attempts, policy=Policy(temperature)
+    )
+    prompts = tiny.prompts([PROMPTS[i] for i in chosen], columns, chosen)
+    found = make_sampler(model, sampling)(params, prompts, instructions, KEY)
+    found = jax.device_get(found)
+    logp = found.logp[:, : WIDTH + 10]
+    assert (found.logp[:, WIDTH + 10 :] == 0).all()
+    shape = (len(chosen), first_attempts, -1)
+    return np.array(attempts_of(found), object).reshape(shape), logp.reshape(
+      shape
+    )
+
+  chosen = [3, 0, 2]
+  attempts, logp = sample(4, range(4), WIDTH)
+  other_attempts, other_logp = sample(2, chosen, WIDTH + 3)
+  assert other_attempts.tolist() == attempts[chosen, :2].tolist()
+  np.testing.assert_allclose(other_logp, logp[chosen, :2], atol=1e-5)
+  if temperature == 0:
+    for problem in attempts.tolist():
+      assert problem == [problem[0]] * len(problem)
+
+
+def test_greedy_tokens_are_the_likeliest():
+  case = dataclasses.replace(
+    CASES['shared first attempts'],
+    sampling=tiny.sampling(first_attempts=1, policy=Policy(temperature=0.0)),
+  )
+  found = make_sampler(case.model, case.sampling)(
+    case.params,
+    tiny.prompts(PROMPTS, WIDTH),
+    instruction_arrays(case.instructions),
+    KEY,
+  )
+  logits = tiny.logits_of(case.model, case.params, found.tokens)
+  drawn = np.asarray(found.turn[:, 1:]) > 0
+  best = np.asarray(jnp.argmax(logits, axis=-1))[:, :-1]
+  np.testing.assert_array_equal(found.tokens[:, 1:][drawn], best[drawn])
+
+
+@pytest.mark.parametrize('name', ['shared first attempts', 'scanned layers'])
+def test_second_attempts_share_a_first_one_and_differ(sampled, name):
+  found = sampled(name)
+  rows = attempts_of(found)
+  pairs = [rows[i : i + 2] for i in range(0, len(rows), 2)]
+  assert all(one[0] == other[0] for one, other in pairs)
+  assert sum(one[1] != other[1] for one, other in pairs) > len(pairs) / 2
+  firsts = [pair[0][0] for pair in pairs]
+  assert len(set(firsts)) > len(PROMPTS)
+
+
+def test_tokens_drawn_with_a_truncated_support_lie_on_it(sampled):
+  case, found = CASES['truncated support'], sampled('truncated support')
+  logits = tiny.logits_of(case.model, case.params, jnp.asarray(found.tokens))
+  inside = 0
+  for b, i in zip(*np.nonzero(found.turn), strict=True):
+    chance = np.exp(np.asarray(logits[b, i - 1], np.float64))
+    order = np.argsort(-chance)[:4]
+    chance = chance[order] / chance[order].sum()
+    nucleus = order[: 1 + np.searchsorted(np.cumsum(chance), 0.8)]
+    inside += len(nucleus) < 4
+    assert found.tokens[b, i] in nucleus
+  assert inside > 10
+
+
+def test_first_attempts_that_are_given_are_context_and_not_samples(
+  samplers, sampled
+):
+  name = 'shared first attempts'
+  case, free = CASES[name], sampled(name)
+  written = [[3, 4, 5, 6], [5, 0, 3, 3], [0, 0, 0, 0], [6, 6, 0, 0]] * 2
+  given = np.array([True, False, True, True, False, False, True, False])
+  first = FirstAttempts(jnp.asarray(written, jnp.int32), jnp.asarray(given))
+  found = jax.device_get(
+    samplers(name)(
+      case.params,
+      tiny.prompts(PROMPTS, WIDTH),
+      instruction_arrays(case.instructions),
+      KEY,
+      first,
+    )
+  )
+  given = np.repeat(given, 2)
+
+  def rows(trajectory, mask):
+    return jax.tree.map(lambda x: x[mask], trajectory)
+
+  jax.tree.map(
+    np.testing.assert_array_equal, rows(found, ~given), rows(free, ~given)
+  )
+  ours = rows(found, given)
+  attempts = attempts_of(ours)
+  ended = [(3, 4, 5, 6), (0,), (6, 6, 0), (0,)]  # The last is row 2 again.
+  assert [a[0] for a in attempts[::2]] == ended
+  assert [a[0] for a in attempts[1::2]] == ended
+  prompts = [PROMPTS[i] for i in (0, 0, 1, 1, 1, 1, 3, 3)]
+  expected = tiny.trajectory(prompts, attempts, case.instructions, case.columns)
+  np.testing.assert_array_equal(ours.tokens, expected.tokens)
+  np.testing.assert_array_equal(ours.span, expected.span)
+  np.testing.assert_array_equal(ours.truncated, expected.truncated)
+  second = np.asarray(expected.turn) == 2
+  np.testing.assert_array_equal(ours.turn, np.where(second, 2, 0))
+  logits = tiny.logits_of(case.model, case.params, jnp.asarray(ours.tokens))
+  logp = np.where(second, tiny.token_logp(logits, ours.tokens), 0.0)
+  np.testing.assert_allclose(ours.logp, logp, atol=1e-5)
+
+
+class Counting(tiny.Transformer):
+  """A decoder that tells how often it is run."""
+
+  def __call__(self, *args):
+    jax.debug.callback(PASSES.append, args[0].shape[1])
+    return super().__call__(*args)
+
+
+PASSES = []
+
+
+def test_the_loop_ends_as_soon_as_all_rows_have_ended():
+  model = Counting(tiny.PLAIN, tiny.Execution(unroll=False))
+  sampling = tiny.sampling(first_attempts=1, max_tokens=(50, 40))
+  sample = make_sampler(model, sampling)
+  params = tiny.params_of(model)
+  PASSES.clear()
+  found = jax.device_get(
+    sample(
+      params,
+      tiny.prompts(PROMPTS, WIDTH),
+      instruction_arrays(INSTRUCTIONS[:1]),
+      KEY,
+    )
+  )
+  jax.effects_barrier()
+  lengths = np.diff(found.span, axis=-1)[..., 0]
+  assert not found.truncated.any()
+  assert lengths.max() < 30
+  assert len(set(lengths[:, 0])) > 1  # Some wait for others.
+  # Whole prompt; tokens but the last; last and instruction; tokens again.
+  one, two = lengths.max(axis=0)
+  expected = [
+    WIDTH,
+    *[1] * (one - 1),
+    2 + len(INSTRUCTIONS[0]),
+    *[1] * (two - 1),
+  ]
+  assert sorted(PASSES) == sorted(expected)
+
+
+def enumerated(model, params, sampling, columns):
+  """Returns all pairs of attempts, and float64[pairs] of each turn's chance."""
+  one, two = (tiny.attempts(limit) for limit in sampling.max_tokens)
+  pairs = [(a, b) for a in one for b in two]
+  rows = tiny.trajectory([[1, 2]] * len(pairs), pairs, [[2]], columns)
+  logits = tiny.logits_of(model, params, rows.tokens)
+  logp = np.asarray(tiny.token_logp(logits, rows.tokens), np.float64)
+  return pairs, [
+    np.exp(np.where(np.asarray(rows.turn) == t, logp, 0.0).sum(axis=1))
+    for t in (1, 2)
+  ]
+
+
+@pytest.fixture(scope='module')
+def three_words():
+  """A decoder over {0, 1, 2}, whose attempts can be listed."""
+  config = dataclasses.replace(tiny.RICH, vocab_size=3)
+  model = tiny.transformer(config, unroll=False)
+  return model, tiny.params_of(model)
+
+
+def drawn(model, params, sampling):
+  found = make_sampler(model, sampling)(
+    params, tiny.prompts([[1, 2]], 2), instruction_arrays([[2]]), KEY
+  )
+  found = jax.device_get(found)
+  return attempts_of(found), found.tokens.shape[1]
+
+
+def p_value(counts, chances):
+  """Returns the chi-square test's, cells expected below 5 taken together."""
+  expected = np.asarray(chances) * np.sum(counts)
+  few = expected < 5
+  if few.any():
+    counts = np.append(np.asarray(counts)[~few], np.asarray(counts)[few].sum())
+    expected = np.append(expected[~few], expected[few].sum())
+  return scipy.stats.chisquare(counts, expected).pvalue
+
+
+def test_trajectories_are_as_frequent_as_their_chances(three_words):
+  sampling = tiny.sampling(first_attempts=4096, max_tokens=(2, 2))
+  attempts, columns = drawn(*three_words, sampling)
+  pairs, (one, two) = enumerated(*three_words, sampling, columns)
+  assert (one * two).sum() == pytest.approx(1.0)
+  counts = [attempts.count(pair) for pair in pairs]
+  assert sum(counts) == len(attempts)
+  assert p_value(counts, one * two) > 1e-3
+
+
+def test_second_attempts_of_a_first_one_are_independent(three_words):
+  sampling = tiny.sampling(
+    first_attempts=2048, second_attempts=2, max_tokens=(1, 1)
+  )
+  attempts, columns = drawn(*three_words, sampling)
+  pairs, (one, two) = enumerated(*three_words, sampling, columns)
+  of = {pair: (p, q) for pair, p, q in zip(pairs, one, two, strict=True)}
+  triples, chances = [], []
+  for first, second in pairs:
+    for other in tiny.attempts(1):
+      triples.append((first, second, other))
+      p, q = of[first, second]
+      chances.append(p * q * of[first, other][1])
+  found = [
+    (*attempts[i], attempts[i + 1][1]) for i in range(0, len(attempts), 2)
+  ]
+  assert p_value([found.count(t) for t in triples], chances) > 1e-3
