@@ -25,6 +25,7 @@ TRUNCATED = ('keep', 'wrong', 'mask')
 JOBS = ('pretrain', 'stage1', 'stage2', 'score')
 DTYPES = ('float32', 'bfloat16')
 REMAT = ('none', 'block', 'products')
+CHAT = ('auto', 'on', 'off')
 
 
 class ConfigError(ValueError):
@@ -67,8 +68,11 @@ def _model() -> ConfigDict:
 
 def _task() -> ConfigDict:
   c = ConfigDict()
-  c.name = 'arithmetic'
+  c.name = 'arithmetic'  # One of tasks.TASKS.
   c.instruction = ''  # Between attempts; '' = the task's own wording.
+  c.chat = 'auto'  # One of CHAT: by the model's chat template, if it has one.
+  c.system = ''  # System prompt of a chat; '' = as the template has it.
+  c.thinking = False  # Leave a template that can think to its default.
   c.train_problems = 0  # The first so many of the split; 0 = all.
   return c
 
@@ -81,7 +85,7 @@ def _sampling() -> ConfigDict:
   c.top_k = 0  # 0 = off. Training refuses it unless score_truncated.
   c.top_p = 1.0  # 1 = off. Training refuses it unless score_truncated.
   c.score_truncated = False  # Score under the truncated distribution as well.
-  c.max_prompt_tokens = 16
+  c.max_prompt_tokens = 16  # A longer prompt is refused, never cut.
   c.max_tokens = (8, 8)  # Per turn, the end token counted.
   return c
 
@@ -112,20 +116,20 @@ def _train() -> ConfigDict:
   c = ConfigDict()
   c.trajectories = 512  # Per step; the paper's batch, read as trajectories.
   c.accumulation = 1  # Parts of a batch whose gradients are summed.
-  c.stage1_steps = 100  # Updates; the split between stages is *ours*.
-  c.stage2_steps = 100
+  c.stage1_steps = 150  # Updates; the split between stages is *ours*.
+  c.stage2_steps = 150  # As above.
   return c
 
 
 def _optimizer() -> ConfigDict:
   c = ConfigDict()
   c.name = 'adam'  # 'adam', 'adamw' or 'sgd'.
-  c.learning_rate = 5e-6
+  c.learning_rate = 5e-6  # At its highest (the paper: MATH).
   c.schedule = 'constant'  # 'constant', 'linear' or 'cosine', to zero.
-  c.warmup_steps = 0
-  c.b1 = 0.9
-  c.b2 = 0.999
-  c.eps = 1e-8
+  c.warmup_steps = 0  # Updates in which the rate rises from zero.
+  c.b1 = 0.9  # Adam's three numbers are *ours*.
+  c.b2 = 0.999  # As above.
+  c.eps = 1e-8  # As above.
   c.weight_decay = 0.0  # adamw only.
   c.clip_norm = 1.0  # Global norm of the gradient; 0 = off.
   return c
@@ -152,7 +156,7 @@ def _eval() -> ConfigDict:
   c.batch = 500  # Problems sampled at once.
   c.temperature = 0.0  # 0 = greedy (the paper).
   c.every = 20  # Steps between validations during training; 0 = never.
-  c.validation_problems = 500
+  c.validation_problems = 500  # Of the validation split.
   c.resamples = 2000  # Of the paired bootstrap.
   return c
 
@@ -161,7 +165,7 @@ def _log() -> ConfigDict:
   c = ConfigDict()
   c.samples_every = 10  # Steps between entries in samples.jsonl.
   c.samples = 4  # Trajectories per entry.
-  c.tensorboard = True
+  c.tensorboard = True  # Write TensorBoard files beside metrics.jsonl.
   c.progress = True  # A bar where the output is a terminal, lines elsewhere.
   return c
 
@@ -176,12 +180,12 @@ def _limits() -> ConfigDict:
 
 def _pretrain() -> ConfigDict:
   c = ConfigDict()
-  c.layers = 2
-  c.width = 64
-  c.heads = 4
-  c.mlp = 128
+  c.layers = 2  # Of the model that is made, as the next three.
+  c.width = 64  # Of its hidden states.
+  c.heads = 4  # Of queries, and as many of keys.
+  c.mlp = 128  # Width inside the MLP.
   c.trajectories = 256  # Rows per update.
-  c.learning_rate = 3e-3
+  c.learning_rate = 3e-3  # At its highest; a cosine to zero.
   c.first_steps = 3000  # At most so many updates on first attempts,
   c.first_accuracy = 0.55  # which end when so many are right, greedily.
   c.check_every = 10  # Updates between looks at that.
@@ -212,7 +216,7 @@ KINDS = {
   float: 'a number',
   bool: 'True or False',
   str: 'a text',
-  tuple: 'numbers in brackets, as "(8, 8)"',
+  tuple: 'whole numbers in brackets, as "(8, 8)"',
 }
 
 
@@ -221,7 +225,8 @@ def _reads_as(kind: type, text: str) -> bool:
   try:
     if kind is tuple:
       value = ast.literal_eval(text)
-      return isinstance(value, tuple | list | int)
+      value = value if isinstance(value, tuple | list) else (value,)
+      return all(type(x) is int for x in value)
     if kind is bool:
       return text.lower() in ('true', 'false', '1', '0', 't', 'f')
     kind(text)
@@ -252,9 +257,13 @@ def check_override(config: ConfigDict, name: str, value: str | None) -> None:
   _refuse(name not in known, f'{name} is not a setting{_alike(name, known)}.')
   kind = type(known[name])
   _refuse(
-    value is None or not _reads_as(kind, value),
-    f'{name} must be {KINDS[kind]}; got {"nothing" if value is None else value!r}'
-    f'; the default is {known[name]!r}.',
+    value is None,
+    f'{name} needs its value behind a =, as --config.{name}={known[name]}.',
+  )
+  _refuse(
+    not _reads_as(kind, value),
+    f'{name} must be {KINDS[kind]}; got {value!r}; the default is '
+    f'{known[name]!r}.',
   )
 
 
@@ -346,12 +355,14 @@ def check(config: ConfigDict, devices: int) -> None:
   for name in ('dtype', 'param_dtype', 'reference_dtype'):
     _one_of(f'model.{name}', config.model[name], DTYPES)
   _one_of('model.remat', config.model.remat, REMAT)
+  _one_of('task.chat', config.task.chat, CHAT)
   _one_of('optimizer.name', config.optimizer.name, ('adam', 'adamw', 'sgd'))
   _one_of(
     'optimizer.schedule',
     config.optimizer.schedule,
     ('constant', 'linear', 'cosine'),
   )
+  _check_pretrain(config)
   _check_method(config)
   _check_sampling(config)
   _check_batch(config, mesh_shape(config, devices))
@@ -363,6 +374,7 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 0, 'optimizer.warmup_steps', 'optimizer.learning_rate')
   _at_least(config, 0, 'optimizer.weight_decay', 'eval.temperature', 'seed')
   _at_least(config, 0, 'eval.every', 'log.samples_every', 'limits.logp_gap')
+  _at_least(config, 0, 'log.samples', 'task.train_problems', 'optimizer.eps')
   _at_least(config, 1, 'turns', 'train.trajectories', 'train.accumulation')
   _at_least(config, 1, 'train.stage1_steps', 'train.stage2_steps')
   _at_least(config, 1, 'checkpoint.every', 'checkpoint.keep')
@@ -372,7 +384,21 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 1, 'sampling.max_prompt_tokens', 'limits.nonfinite_updates')
   _share(config, 'method.gamma', 'method.offline_fraction')
   _share(config, 'optimizer.b1', 'optimizer.b2', 'limits.grader_failures')
-  _share(config, 'pretrain.repair_share', 'method.adaptive_beta2.fraction')
+  _share(config, 'method.adaptive_beta2.fraction')
+
+
+def _check_pretrain(config: ConfigDict) -> None:
+  _share(config, 'pretrain.repair_share', 'pretrain.first_accuracy')
+  _at_least(config, 1, 'pretrain.layers', 'pretrain.heads', 'pretrain.mlp')
+  _at_least(config, 1, 'pretrain.first_steps', 'pretrain.second_steps')
+  _at_least(config, 1, 'pretrain.trajectories', 'pretrain.check_every')
+  _at_least(config, 0, 'pretrain.learning_rate')
+  width, heads = config.pretrain.width, config.pretrain.heads
+  _refuse(
+    width < 1 or width % (2 * heads) != 0,
+    'pretrain.width must be a multiple of 2 x pretrain.heads, for heads of an '
+    f'even width; got {width} and {heads}.',
+  )
 
 
 def _check_method(config: ConfigDict) -> None:
@@ -406,9 +432,9 @@ def _check_sampling(config: ConfigDict) -> None:
     f'got {tuple(sampling.max_tokens)}.',
   )
   _refuse(
-    min(sampling.max_tokens) < 2,
-    'sampling.max_tokens must be at least 2 per turn, a token and the end; '
-    f'got {tuple(sampling.max_tokens)}.',
+    not all(type(n) is int and n >= 2 for n in sampling.max_tokens),
+    'sampling.max_tokens must be whole numbers of at least 2, a token and the '
+    f'end; got {tuple(sampling.max_tokens)}.',
   )
   _refuse(
     not sampling.temperature > 0,

@@ -57,12 +57,15 @@ class Stop:
   asked: bool = False
 
   def listen(self) -> None:
-    """Notes SIGTERM from now on, instead of dying of it."""
-    signal.signal(signal.SIGTERM, self._note)
+    """Notes SIGTERM and Ctrl-C from now on; a second Ctrl-C ends it at once."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+      signal.signal(number, self._note)
 
   def _note(self, number, frame) -> None:
-    del number, frame
+    del frame
     self.asked = True
+    if number == signal.SIGINT:
+      signal.signal(number, signal.SIG_DFL)
 
   def check(self) -> None:
     """Raises Interrupted if someone asked."""
@@ -99,11 +102,7 @@ class Job:
 
   def policy_like(self) -> Any:
     """Returns shapes and layout of the policy's parameters."""
-    dtype = jnp.dtype(self.config.model.param_dtype)
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding),
-      self.base,
-    )
+    return with_dtype(self.base, self.config.model.param_dtype)
 
   def sampling(self, turns: int, first: int, second: int, policy: Policy):
     """Returns what a sampler of the first `turns` turns is compiled from."""
@@ -150,8 +149,18 @@ class Job:
 
 
 def model_folder(config: ConfigDict) -> str:
-  """Returns the folder of the base model."""
-  return config.model.path or str(BUNDLED)
+  """Returns the folder of the base model.
+
+  Raises:
+    ConfigError: if it is not there.
+  """
+  path = config.model.path or str(BUNDLED)
+  if not pathlib.Path(path).is_dir():
+    raise ConfigError(
+      f'model.path={path!r} is not a folder; set it to that of a checkpoint as '
+      'on the Hugging Face hub, or leave it out for the bundled model.'
+    )
+  return path
 
 
 def setup(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> Job:
@@ -163,8 +172,13 @@ def setup(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> Job:
   mesh = sharding.make_mesh(config_lib.mesh_shape(config, jax.device_count()))
   task = tasks.get(config.task.name)
   folder = model_folder(config)
-  words = tokenizer.load(folder)
-  model, base = load_model(config, folder, mesh)
+  chat = config.task
+  words = tokenizer.load(
+    folder, tokenizer.Chat(chat.chat, chat.system, chat.thinking)
+  )
+  model = make_model(config, folder, mesh)
+  target = with_dtype(weights.target(model), config.model.reference_dtype)
+  base = weights.load(folder, target, config.log.progress)
   splits = _load_splits(config, task, words)
   stop.check()
   ids = words.between(config.task.instruction or task.instruction)
@@ -186,21 +200,23 @@ def setup(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> Job:
   )
 
 
-def load_model(
+def make_model(
   config: ConfigDict, folder: str, mesh: jax.sharding.Mesh
-) -> tuple[transformer.Transformer, Any]:
-  """Returns the decoder and the base model's parameters, on the mesh."""
+) -> transformer.Transformer:
+  """Returns the decoder that a checkpoint folder describes."""
   c = config.model
   execution = transformer.Execution(
-    dtype=c.dtype,
-    param_dtype=c.reference_dtype,
-    remat=c.remat,
-    unroll=c.unroll,
-    mesh=mesh,
+    dtype=c.dtype, remat=c.remat, unroll=c.unroll, mesh=mesh
   )
   architecture = families.model_config(weights.read_config(folder))
-  model = transformer.Transformer(architecture, execution)
-  return model, weights.load(folder, weights.target(model), config.log.progress)
+  return transformer.Transformer(architecture, execution)
+
+
+def with_dtype(target: Any, dtype: str) -> Any:
+  """Returns shapes and layouts of parameters, in another dtype."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), target
+  )
 
 
 def _load_splits(config, task, words) -> dict[str, data.Problems]:
@@ -223,21 +239,21 @@ def _load_splits(config, task, words) -> dict[str, data.Problems]:
   return splits
 
 
-def claim(config: ConfigDict, workdir: pathlib.Path) -> bool:
-  """Writes the settings to a work directory, or holds them against its own.
+def claim(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Writes the settings to a work directory: its work is theirs from now on."""
+  files.write_json(workdir / 'config.json', json.loads(config.to_json()))
 
-  Returns:
-    Whether the directory held work already.
+
+def is_claimed(config: ConfigDict, workdir: pathlib.Path) -> bool:
+  """Returns whether a work directory holds work already, of these settings.
 
   Raises:
     ConfigError: if it holds the work of other settings.
   """
   path = workdir / 'config.json'
   if not path.exists():
-    workdir.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, json.loads(config.to_json()))
     return False
-  old = config_lib.flatten(json.loads(path.read_text()))
+  old = config_lib.flatten(files.read_json(path))
   new = config_lib.flatten(json.loads(config.to_json()))
   for name in sorted(old.keys() | new.keys()):
     if name.startswith(FREE) or old.get(name) == new.get(name):
@@ -270,6 +286,7 @@ def describe(job: Job, plans: list[StagePlan]) -> str:
     f'= {rows} trajectories, {rows * config.turns} attempts, at most '
     f'{rows * sum(s.max_tokens):,} sampled of {rows * longest:,} tokens',
   ]
+  lines += [f'prompts   {note}' for note in job.tokenizer.notes]
   for plan in plans:
     kl = [
       f'{config.method.beta2 if held else plan.stage.beta1:g}'

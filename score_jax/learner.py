@@ -8,17 +8,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from score_jax import objective, sharding
+from score_jax.models.lora import bind, Lora
 from score_jax.models.transformer import Transformer
 from score_jax.policy import Policy, score_tokens, token_logp, TokenScores
 from score_jax.trajectory import Trajectory
 
+# Which stream of random numbers a key belongs to.
+DROPOUT = 1_000_002
 # Scalars, or one number per turn, float[T]; `advantage` alone is [B, T].
 Metrics = dict[str, jax.Array]
 
@@ -29,7 +32,7 @@ class TrainState:
   """All that training changes; data and randomness follow from the step."""
 
   step: jax.Array  # int32[]: updates made in this stage.
-  params: Any  # The policy.
+  params: Any  # Of the policy; with an adapter, that alone.
   opt_state: Any
   beta2: jax.Array  # float32[]: weight of the held turns' KL.
   skipped: jax.Array  # int32[]: updates in a row that were not finite.
@@ -59,6 +62,11 @@ class Learning:
   beta2_fraction: float
   beta2_low: float
   beta2_high: float
+  lora: Lora | None = None  # What is trained; None = all parameters.
+  # An adapter's dropout at a step follows from the seed and the steps of all
+  # stages before it.
+  seed: int = 0
+  first_step: int = 0
 
 
 Update = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
@@ -86,8 +94,9 @@ def make_update(
 
   It is called as `update(state, reference, batch)` with the frozen
   reference's parameters, and returns the new state and the metrics of the
-  batch under the policy that sampled it. An update that is not finite leaves
-  all but `step` and `skipped` as they were.
+  batch under the policy that sampled it. With an adapter the reference is the
+  policy's frozen part as well. An update that is not finite leaves all but
+  `step` and `skipped` as they were.
   """
   update = functools.partial(_update, model, optimizer, learning)
   return jax.jit(update, donate_argnums=0)
@@ -100,35 +109,58 @@ def loss_and_metrics(
   reference: Any,
   beta2: jax.Array,
   batch: Batch,
+  key: jax.Array | None = None,
 ) -> tuple[jax.Array, Metrics]:
   """Returns the loss, float[], and metrics of a batch of whole groups.
 
   One forward pass over whole rows scores all turns; the reference likewise.
+  With an adapter's dropout the gradient has a pass of its own, so that what is
+  paid and reported is of the policy that sampled.
+
+  Args:
+    model: of policy and reference.
+    learning: what is computed.
+    params: what is trained; the gradient is theirs.
+    reference: parameters of the frozen reference, [L, ...] stacked.
+    beta2: float32[], weight of the held turns' KL.
+    batch: of B rows.
+    key: draws an adapter's dropout, if there is any.
   """
   trajectory, stage = batch.trajectory, learning.stage
-  scores = _scores(model, learning, params, reference, trajectory.tokens)
+  reference = jax.lax.stop_gradient(reference)
+  policy = bind(reference, params, learning.lora)
+  both = functools.partial(_scores, learning, reference, trajectory.tokens)
+  scores = taught = both(model, policy)
+  if learning.lora is not None and learning.lora.dropout:
+    scores = jax.lax.stop_gradient(scores)
+    taught = both(model, policy, learning.lora.dropout, key)
   turn = trajectory.turn
   valid = jnp.ones_like(trajectory.truncated)
   if learning.mask_truncated:
     valid = ~trajectory.truncated
-  kl_number, kl_loss = objective.kl_terms(stage, scores, turn)
+  kl_number, _ = objective.kl_terms(stage, scores, turn)
+  _, kl_loss = objective.kl_terms(stage, taught, turn)
   weights = objective.kl_weights(stage, beta2)
   paid = objective.shaped_reward(stage, batch.reward)
   value = objective.returns(paid - weights * kl_number, stage.gamma)
   advantage = objective.advantages(
     value, valid, learning.groups, learning.baseline
   )
-  loss = objective.loss(advantage, kl_loss, weights * valid, scores.logp, turn)
+  loss = objective.loss(advantage, kl_loss, weights * valid, taught.logp, turn)
   return loss, _metrics(learning, batch, scores, paid, value, advantage)
 
 
-def _scores(model, learning, params, reference, tokens) -> TokenScores:
+def _scores(
+  learning, reference, tokens, model, params, dropout=0.0, key=None
+) -> TokenScores:
   def unembed(params):
     return lambda x: model.apply({'params': params}, x, method='unembed')
 
   tokens = sharding.constrain(model.execution.mesh, tokens, 'batch', 'length')
-  hidden, _ = model.apply({'params': params}, tokens)
-  reference = jax.lax.stop_gradient(reference)
+  if dropout:
+    hidden = _hidden_with_dropout(model, params, tokens, dropout, key)
+  else:
+    hidden, _ = model.apply({'params': params}, tokens)
   reference_hidden, _ = model.apply({'params': reference}, tokens)
   return score_tokens(
     unembed(params),
@@ -140,6 +172,12 @@ def _scores(model, learning, params, reference, tokens) -> TokenScores:
     learning.logits_chunk,
     learning.stage.kl_estimator == 'exact',
   )
+
+
+def _hidden_with_dropout(model, params, tokens, dropout, key) -> jax.Array:
+  execution = dataclasses.replace(model.execution, adapter_dropout=dropout)
+  noisy = model.clone(execution=execution)
+  return noisy.apply({'params': params}, tokens, rngs={'dropout': key})[0]
 
 
 def _metrics(learning, batch, scores, paid, value, advantage) -> Metrics:
@@ -195,29 +233,33 @@ def _update(model, optimizer, learning, state, reference, batch):
 def _gradient(model, learning, state, reference, batch):
   """Returns gradient, loss and metrics, averaged over the batch's parts."""
   grad = jax.value_and_grad(loss_and_metrics, argnums=2, has_aux=True)
+  root = jax.random.key(learning.seed)
+  key = jax.random.fold_in(root, DROPOUT)
+  key = jax.random.fold_in(key, learning.first_step + state.step)
 
   def of_part(part):
+    i, rows = part
+    own = jax.random.fold_in(key, i)
     (loss, metrics), grads = grad(
-      model, learning, state.params, reference, state.beta2, part
+      model, learning, state.params, reference, state.beta2, rows, own
     )
-    return grads, loss, metrics
+    # Wide from here on: sums and squares of bfloat16 would round away.
+    return jax.tree.map(lambda x: x.astype(jnp.float32), grads), loss, metrics
 
   if learning.accumulation == 1:
-    return of_part(batch)
-  parts = jax.tree.map(
+    return of_part((jnp.int32(0), batch))
+  rows = jax.tree.map(
     lambda x: x.reshape(learning.accumulation, -1, *x.shape[1:]), batch
   )
-  shapes = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], parts))
-  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes[0])
+  parts = (jnp.arange(learning.accumulation), rows)
+  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), state.params)
 
   def add(total, part):
     grads, *rest = of_part(part)
     return jax.tree.map(jnp.add, total, grads), rest
 
   total, (losses, metrics) = jax.lax.scan(add, zero, parts)
-  grads = jax.tree.map(
-    lambda x, p: (x / learning.accumulation).astype(p.dtype), total, shapes[0]
-  )
+  grads = jax.tree.map(lambda x: x / learning.accumulation, total)
   means = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
   highest = {'logp_gap_max': jnp.max(metrics['logp_gap_max'])}
   rows = metrics['advantage']
@@ -309,6 +351,44 @@ def make_optimizer(
   if not clip_norm:
     return rule
   return optax.chain(optax.clip_by_global_norm(clip_norm), rule)
+
+
+class Widened(NamedTuple):
+  """State of an optimizer of bfloat16 parameters."""
+
+  inner: Any  # Of the optimizer that it widens.
+  master: Any  # The parameters in float32; () where they are not kept.
+
+
+def widen(
+  optimizer: optax.GradientTransformation, master_weights: bool
+) -> optax.GradientTransformation:
+  """Returns an optimizer that keeps and computes in float32 whatever it gets.
+
+  Args:
+    optimizer: to widen.
+    master_weights: whether the parameters too are kept in float32, which adds
+      up changes that are too small for bfloat16, 1/256 of a parameter or so.
+      What the model sees is the master rounded.
+  """
+
+  def wide(tree):
+    return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+
+  def init(params):
+    params = wide(params)
+    return Widened(optimizer.init(params), params if master_weights else ())
+
+  def update(grads, state, params):
+    master = state.master if master_weights else wide(params)
+    changes, inner = optimizer.update(wide(grads), state.inner, master)
+    if not master_weights:
+      return changes, Widened(inner, ())
+    master = optax.apply_updates(master, changes)
+    changes = jax.tree.map(lambda new, old: new - old, master, wide(params))
+    return changes, Widened(inner, master)
+
+  return optax.GradientTransformation(init, update)
 
 
 def _schedule(rate, schedule, warmup_steps, steps) -> optax.Schedule:

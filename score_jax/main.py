@@ -11,6 +11,7 @@ import pathlib
 import re
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 
 # Read when TensorFlow and jax are imported, so they come before them.
@@ -25,6 +26,10 @@ from score_jax import config as config_lib
 from score_jax.config import ConfigError
 
 DEFAULT = pathlib.Path(__file__).parents[1] / 'configs' / 'score.py'
+NO_SETTINGS = (
+  '--config: the file needs a function get_config that returns what '
+  'presets.make of configs/ returns.'
+)
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/, with :PRESET behind it.'
 )
@@ -45,19 +50,25 @@ def parse(argv: Sequence[str]) -> list[str]:
   What absl and ml_collections say of a bad setting is a traceback; here it is
   one line with the setting, the value and the remedy.
   """
+  logging.set_verbosity(logging.ERROR)  # Else some of it is said twice.
   try:
     for name, value in _overrides(argv).items():
       config_lib.check_override(config_lib.default(), name, value)
     rest = flags.FLAGS(_with_config(argv))
-    _CONFIG.value.copy_and_resolve_references()  # A file not found says so now.
+    # A file not found says so now, when it is looked into.
+    if {*_CONFIG.value.keys()} != {*config_lib.default().keys()}:
+      _fail(NO_SETTINGS)
     return rest
   except flags.UnrecognizedFlagError as error:
     hint = config_lib.nearest(error.flagname, ('config', 'workdir'))
     return _fail(f'--{error.flagname} is not a flag{hint}; see --help.')
   except OSError as error:
-    return _fail(f'--config: {_last_line(error)}; give a file of configs/.')
+    remedy = f'--config: {_last_line(error)}; give a file of configs/.'
+    return _fail(_blame(error) or remedy)
+  except AttributeError as error:  # No get_config, or None from it.
+    return _fail(_blame(error) or NO_SETTINGS)
   except Exception as error:  # Whatever a config file or its parser raises.
-    return _fail(_last_line(error))
+    return _fail(_blame(error) or _last_line(error))
 
 
 def _with_config(argv: Sequence[str]) -> list[str]:
@@ -80,10 +91,37 @@ def _overrides(argv: Sequence[str]) -> dict[str, str | None]:
   return found
 
 
-def _last_line(error: Exception) -> str:
-  """Returns what an error comes down to; absl puts tracebacks before it."""
+def _blame(error: BaseException) -> str:
+  """Returns what went wrong in a config file, and where; '' if nothing did."""
+  chain = [error]
+  while inner := chain[-1].__cause__ or chain[-1].__context__:
+    chain.append(inner)
+  for cause in reversed(chain):
+    if isinstance(cause, ConfigError):
+      return str(cause)
+    if isinstance(cause, SyntaxError):
+      return f'{cause.filename}, line {cause.lineno}: {cause.msg}.'
+    places = [
+      f'{frame.f_code.co_filename}, line {line}'
+      for frame, line in traceback.walk_tb(cause.__traceback__)
+      if frame.f_globals.get('__name__') == f'{_CONFIG.name}_config'
+    ]
+    if places:
+      return f'{places[-1]}: {_one_line(cause)}'
+  return ''
+
+
+def _one_line(error: BaseException) -> str:
+  """Returns an error in one line; ml_collections adds all other settings."""
+  text = str(error).replace('\\n', ' ')  # As a KeyError writes a line's end.
+  text = re.sub(r'Other fields present: .*}\W*', '', text)
+  return f'{type(error).__name__}: {" ".join(text.split())}'
+
+
+def _last_line(error: BaseException) -> str:
+  """Returns the end of what absl and ml_collections say in many lines."""
   lines = str(error).strip().splitlines() or [type(error).__name__]
-  return re.sub(r'^[\w.]+Error: ', '', lines[-1].strip())
+  return re.sub(r'^.* failure to load: ', '', lines[-1].strip())
 
 
 def main(argv: Sequence[str]) -> None:

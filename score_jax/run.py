@@ -77,7 +77,7 @@ def _score(
 ) -> None:
   """Runs the stages that the job has to see finished, and what frames them."""
   _fill_in(config)
-  held = job_lib.claim(config, workdir)
+  held = job_lib.is_claimed(config, workdir)
   plans = chain(config)
   missing = [p for p in plans if not train.is_finished(workdir, p)]
   results = _results(workdir)
@@ -90,6 +90,8 @@ def _score(
   if config.job == 'stage2' and missing[:1] == plans[:1] and not held:
     say('stage 1 is not there yet: it is trained first')
   job = job_lib.setup(config, workdir, stop)
+  if not held:  # Not before: settings that were refused claim nothing.
+    job_lib.claim(config, workdir)
   say(job_lib.describe(job, plans))
   results = {'base': train.evaluate_into(job, 'base', job.base, 0)}
   say(f'base: {_result(results["base"])}')

@@ -15,9 +15,16 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+  Sharding,
+)
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
+HOST = 'pinned_host'  # Memory of a host that its devices read by themselves.
 
 AXES: dict[str, tuple[str, ...]] = {
   # Arrays that come with the data.
@@ -119,6 +126,36 @@ def of_optimizer(
     params,
     transform_non_params=lambda _: replicated(mesh),
   )
+
+
+def on_host(place: Sharding) -> Sharding:
+  """Returns a layout with the same pieces, in memory of the devices' hosts.
+
+  Raises:
+    ValueError: if the platform has none that devices read from.
+  """
+  device = min(place.device_set, key=lambda d: d.id)
+  kinds = [memory.kind for memory in device.addressable_memories()]
+  if HOST not in kinds:
+    raise ValueError(
+      f'{device.platform} devices have no memory {HOST!r}; they have '
+      f'{", ".join(kinds)}.'
+    )
+  return place.with_memory_kind(HOST)
+
+
+def fetch(tree: Any) -> Any:
+  """Returns arrays that lie in host memory on their devices; inside `jit`.
+
+  What is on its devices already is left alone.
+  """
+
+  def one(x):
+    if jax.typeof(x).memory_space == jax.memory.Space.Host:
+      return jax.device_put(x, jax.memory.Space.Device)
+    return x
+
+  return jax.tree.map(one, tree)
 
 
 def put_rows(mesh: Mesh, x: np.ndarray) -> jax.Array:

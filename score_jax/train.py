@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import pathlib
 import time
 from typing import Any
@@ -342,8 +343,12 @@ def _save(stage, state, checkpoints, journal) -> None:
   """Saves state and metric history; the score is the latest mean reward."""
   done = len(journal.history)
   # Between saves, so that one lucky batch does not make a checkpoint the best.
-  window = journal.history[-stage.job.config.checkpoint.every :]
-  score = float(np.mean([row['reward'] for row in window]))
+  every = stage.job.config.checkpoint.every
+  score = float(np.mean([row['reward'] for row in journal.history[-every:]]))
+  if done % every and done != stage.plan.steps:
+    # Saved because someone asked it to end: were it the best one, the next
+    # stage would start from another step than that of the unbroken run.
+    score = math.nan
   problems = (stage.offset + done) * stage.problems
   meta = {
     'step': done,

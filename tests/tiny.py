@@ -41,6 +41,10 @@ PLAIN = ModelConfig(
   rope_of_layer=(0, 0),
   window_of_layer=(0, 0),
 )
+# So few words that every attempt can be listed.
+THREE_WORDS = dataclasses.replace(
+  PLAIN, vocab_size=3, layers=1, rope_of_layer=(0,), window_of_layer=(0,)
+)
 # Grouped queries, windows, soft caps, and all else that families differ in.
 RICH = dataclasses.replace(
   PLAIN,
@@ -72,7 +76,7 @@ def params_of(model: nn.Module, seed: int = 0):
   draw = np.random.default_rng(seed).normal
 
   def param(path, shape):
-    noise = draw(size=shape.shape) * 1.5 * shape.shape[-1] ** -0.5
+    noise = draw(size=shape.shape) * shape.shape[-1] ** -0.5
     about = 1.0 if path[-1].key == 'scale' else 0.0
     return jnp.asarray(about + noise, jnp.float32)
 
@@ -183,7 +187,7 @@ def trajectory(
       truncated[b, t] = attempt[-1] != END
       row.extend(attempt)
       if t + 1 < turns:
-        row.extend([CLOSE] * truncated[b, t])
+        row.extend([CLOSE] * int(truncated[b, t]))
         row.extend(instructions[t])
     tokens[b, : len(row)] = row
     length[b] = len(row)

@@ -80,6 +80,7 @@ class Execution:
   remat: str = 'none'  # 'none', 'products' (keeps products) or 'block'.
   unroll: bool = True  # Layers one by one, or under a scan.
   mesh: Mesh | None = None  # Activations are laid out on it.
+  adapter_dropout: float = 0.0  # Above 0, a pass needs the key 'dropout'.
 
 
 @jax.tree_util.register_dataclass
@@ -270,7 +271,11 @@ class Norm(nn.Module):
 
 
 class Projection(nn.Module):
-  """A product with a named weight, and a bias where there is one."""
+  """A product with a named weight, and a bias where there is one.
+
+  Where 'lora_a' and 'lora_b' lie beside the kernel, what they make of the
+  input is added; how they get there is for `lora.bind` to say.
+  """
 
   execution: Execution
   equation: str  # Of einsum: input, kernel -> output.
@@ -291,12 +296,24 @@ class Projection(nn.Module):
       param_dtype,
     )
     out = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
+    if self.has_variable('params', 'lora_a'):
+      out = out + self._low_rank(x)
     if not self.bias:
       return out
     shape, axes = self.shape[self.inputs :], self.axes[self.inputs :]
     zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes)
     bias = self.param('bias', zeros, shape, param_dtype).astype(x.dtype)
     return out + bias.reshape((1,) * (out.ndim - bias.ndim) + shape)
+
+  def _low_rank(self, x: jax.Array) -> jax.Array:
+    a, b = (
+      self.get_variable('params', name).astype(x.dtype)
+      for name in ('lora_a', 'lora_b')
+    )
+    if rate := self.execution.adapter_dropout:
+      kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - rate, x.shape)
+      x = jnp.where(kept, x / (1 - rate), 0)
+    return jnp.tensordot(jnp.tensordot(x, a, self.inputs), b, 1)
 
 
 class Attention(nn.Module):
@@ -552,9 +569,13 @@ class Transformer(nn.Module):
     windows = [w or far for w in self.config.window_of_layer]
     block = _rematerialized(self.config, self.execution)
 
-    def one(x, params, window, rope, cache):
+    keys = None
+    if self.execution.adapter_dropout:
+      keys = jax.random.split(self.make_rng('dropout'), self.config.layers)
+
+    def one(x, params, window, rope, cache, key):
       layer = _Layer(jnp.int32(window), jnp.int32(rope))
-      return block(params, x, layer, columns, cache)
+      return block(params, x, layer, columns, cache, key)
 
     if not self.execution.unroll:
       inputs = (
@@ -562,13 +583,15 @@ class Transformer(nn.Module):
         jnp.asarray(windows, jnp.int32),
         jnp.asarray(self.config.rope_of_layer, jnp.int32),
         cache,
+        keys,
       )
       return jax.lax.scan(lambda x, each: one(x, *each), x, inputs)
     new = []
     for i, params in enumerate(unstack(self.layers, self.config.layers)):
       part = None if cache is None else (cache[0][i], cache[1][i])
       rope = self.config.rope_of_layer[i]
-      x, pair = one(x, params, windows[i], rope, part)
+      key = None if keys is None else keys[i]
+      x, pair = one(x, params, windows[i], rope, part, key)
       new.append(pair)
     return x, tuple(new)
 
@@ -595,9 +618,11 @@ def unstack(layers: dict | tuple, count: int) -> tuple:
 def _rematerialized(config: ModelConfig, execution: Execution):
   """Returns the block as a function of its parameters, remat policy applied."""
 
-  def block(params, x, layer, columns, cache):
+  def block(params, x, layer, columns, cache, key):
+    params = sharding.fetch(params)  # One layer at a time, if from the host.
+    rngs = None if key is None else {'dropout': key}
     module = Block(config, execution, parent=None)
-    return module.apply({'params': params}, x, layer, columns, cache)
+    return module.apply({'params': params}, x, layer, columns, cache, rngs=rngs)
 
   if execution.remat == 'none':
     return block

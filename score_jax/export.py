@@ -1,0 +1,95 @@
+"""A trained stage out, as a checkpoint folder that transformers and vLLM load.
+
+python -m score_jax.export --workdir=runs/mine --out=DIR [--stage=stage2]
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+
+from score_jax.config import ConfigError
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Of the run.', required=True)
+_OUT = flags.DEFINE_string('out', None, 'Folder to write.', required=True)
+_STAGE = flags.DEFINE_string(
+  'stage', '', 'Whose best checkpoint; the last one.'
+)
+_DTYPE = flags.DEFINE_enum(
+  'dtype', '', ['', 'float32', 'bfloat16'], "Of the weights; the base model's."
+)
+
+
+def export(
+  workdir: pathlib.Path, out: pathlib.Path, stage: str, dtype: str
+) -> str:
+  """Writes the best checkpoint of a stage, and returns which one that was.
+
+  Args:
+    workdir: of the run.
+    out: the folder to write; it may not hold anything yet.
+    stage: its name; '' = the last one that has a checkpoint.
+    dtype: of the weights; '' = as the base model's are stored.
+
+  Raises:
+    ConfigError: if there is no such run, stage or checkpoint, or `out` is in
+      use.
+  """
+  import jax
+  from ml_collections import ConfigDict
+
+  from score_jax import checkpoint, files, job, sharding
+  from score_jax import config as config_lib
+  from score_jax.models import tensor_files, weights
+
+  path = workdir / 'config.json'
+  if not path.exists():
+    raise ConfigError(f'--workdir={workdir} holds no run (no config.json).')
+  config = ConfigDict(files.read_json(path))
+  stage = _stage(workdir, stage)
+  source = job.model_folder(config)
+  mesh = sharding.make_mesh(config_lib.mesh_shape(config, jax.device_count()))
+  model = job.make_model(config, source, mesh)
+  target = job.with_dtype(weights.target(model), config.model.param_dtype)
+  where = workdir / 'checkpoints' / stage
+  params, meta = checkpoint.restore_params(
+    where, checkpoint.best_first(where), target, print
+  )
+  stored = tensor_files.stored_tensors(pathlib.Path(source))
+  dtype = dtype or tensor_files.DTYPES[next(iter(stored.values())).dtype]
+  params = jax.tree.map(lambda x: x.astype(dtype), params)
+  weights.save(out, params, weights.read_config(source), source, progress=True)
+  return f'{stage}, step {meta["step"]}'
+
+
+def _stage(workdir: pathlib.Path, name: str) -> str:
+  """Returns a stage that has checkpoints."""
+  found = sorted(p.name for p in (workdir / 'checkpoints').glob('*'))
+  if not found or (name and name not in found):
+    raise ConfigError(
+      f'--stage={name!r} has no checkpoint in {workdir}; there '
+      f'{"is none yet" if not found else "are " + ", ".join(found)}.'
+    )
+  return name or found[-1]
+
+
+def main(argv: Sequence[str]) -> None:
+  """Exports what the flags name."""
+  del argv
+  logging.set_verbosity(logging.WARNING)
+  out = pathlib.Path(_OUT.value)
+  try:
+    which = export(
+      pathlib.Path(_WORKDIR.value), out, _STAGE.value, _DTYPE.value
+    )
+  except ConfigError as error:
+    print(f'score_jax: {error}', file=sys.stderr)
+    sys.exit(2)
+  print(f'wrote {which} to {out}')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,429 @@
+"""Settings that cannot run are refused by name; the presets are the paper's."""
+
+import ast
+import inspect
+import itertools
+import pathlib
+import re
+
+import pytest
+
+from configs import presets
+from score_jax import config as config_lib
+from score_jax.trajectory import Outcome
+
+ROOT = pathlib.Path(__file__).parents[1]
+NUMBERS = ('1.5', 'a', '', '1e3', '(1,)')
+
+
+def _config(job='score', preset='arithmetic', **changes):
+  """Returns a preset's settings with some of them changed; __ is a dot."""
+  config = presets.make(job, preset)
+  config.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in changes.items()}
+  )
+  return config
+
+
+def _refusal(config, devices=1):
+  with pytest.raises(config_lib.ConfigError) as caught:
+    config_lib.check(config, devices)
+  text = str(caught.value)
+  assert '\n' not in text
+  return text
+
+
+def _one(name, value, *words):
+  return pytest.param({name: value}, words, id=f'{name}={value}')
+
+
+AT_LEAST_0 = (
+  'seed',
+  'task.train_problems',
+  'method.alpha',
+  'method.beta1',
+  'method.beta2',
+  'method.adaptive_beta2.rate',
+  'optimizer.learning_rate',
+  'optimizer.warmup_steps',
+  'optimizer.weight_decay',
+  'optimizer.clip_norm',
+  'optimizer.eps',
+  'eval.every',
+  'eval.temperature',
+  'log.samples',
+  'log.samples_every',
+  'limits.logp_gap',
+  'pretrain.learning_rate',
+)
+AT_LEAST_1 = (
+  'turns',
+  'sampling.first_attempts',
+  'sampling.second_attempts',
+  'sampling.max_prompt_tokens',
+  'train.trajectories',
+  'train.accumulation',
+  'train.stage1_steps',
+  'train.stage2_steps',
+  'checkpoint.every',
+  'checkpoint.keep',
+  'eval.problems',
+  'eval.batch',
+  'eval.validation_problems',
+  'eval.resamples',
+  'limits.nonfinite_updates',
+  'model.logits_chunk',
+  'pretrain.layers',
+  'pretrain.heads',
+  'pretrain.mlp',
+  'pretrain.trajectories',
+  'pretrain.first_steps',
+  'pretrain.second_steps',
+  'pretrain.check_every',
+)
+SHARES = (
+  'method.gamma',
+  'method.offline_fraction',
+  'method.adaptive_beta2.fraction',
+  'optimizer.b1',
+  'optimizer.b2',
+  'limits.grader_failures',
+  'pretrain.repair_share',
+  'pretrain.first_accuracy',
+)
+CHOICES = {
+  'job': ('stage3', 'pretrain, stage1, stage2, score'),
+  'model.dtype': ('float16', 'float32, bfloat16'),
+  'model.param_dtype': ('bf16', 'float32, bfloat16'),
+  'model.reference_dtype': ('int8', 'float32, bfloat16'),
+  'model.remat': ('blocks', 'none, block, products'),
+  'optimizer.name': ('adan', 'adam, adamw, sgd'),
+  'optimizer.schedule': ('cosin', 'constant, linear, cosine'),
+  'method.kl_estimator': ('k4', 'k1, k2, k3, exact'),
+  'method.baseline': ('mean', 'leave_one_out, none'),
+  'method.truncated': ('drop', 'keep, wrong, mask'),
+}
+
+
+@pytest.mark.parametrize('name', AT_LEAST_0)
+def test_a_number_below_0_is_refused(name):
+  text = _refusal(_config(**{name: -1}))
+  assert re.fullmatch(rf'{name} must be at least 0; got -1(\.0)?\.', text)
+
+
+@pytest.mark.parametrize('name', AT_LEAST_1)
+def test_a_number_below_1_is_refused(name):
+  text = _refusal(_config(**{name: 0}))
+  assert text == f'{name} must be at least 1; got 0.'
+
+
+@pytest.mark.parametrize('value', [-0.1, 1.1, float('nan')])
+@pytest.mark.parametrize('name', SHARES)
+def test_a_share_outside_0_to_1_is_refused(name, value):
+  text = _refusal(_config(**{name: value}))
+  assert text == f'{name} must be between 0 and 1; got {value}.'
+
+
+@pytest.mark.parametrize('name', CHOICES)
+def test_an_unknown_choice_is_refused_with_those_there_are(name):
+  value, allowed = CHOICES[name]
+  text = _refusal(_config(**{name: value}))
+  assert text.startswith(f'{name} must be one of {allowed}; got {value!r}')
+
+
+def test_a_misspelt_choice_is_refused_with_the_nearest_one():
+  text = _refusal(_config(optimizer__schedule='cosin'))
+  assert text.endswith('(did you mean cosine?).')
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    _one(
+      'method.kl_estimator',
+      'k1_loss',
+      "method.kl_estimator='k1_loss' is refused",
+      'zero in expectation',
+      'use one of k1, k2, k3, exact',
+    ),
+    _one(
+      'method.kl_estimator',
+      'k3_loss',
+      "method.kl_estimator='k3_loss' is refused",
+      'that of KL(ref || policy)',
+      'use one of k1, k2, k3, exact',
+    ),
+    pytest.param(
+      {'turns': 1, 'sampling.max_tokens': (6,)},
+      ('turns must be at least 2', 'got 1.'),
+      id='one turn',
+    ),
+    pytest.param(
+      {'turns': 3},
+      ('sampling.max_tokens', 'each of turns=3', 'got (6, 6)'),
+      id='three turns, two lengths',
+    ),
+    _one('sampling.max_tokens', (6, 1), 'sampling.max_tokens', 'got (6, 1)'),
+    _one('sampling.max_tokens', (6, 6.5), 'sampling.max_tokens', '(6, 6.5)'),
+    _one('sampling.max_tokens', ('a', 6), 'sampling.max_tokens', "('a', 6)"),
+    _one(
+      'sampling.temperature',
+      0.0,
+      'sampling.temperature must be above 0',
+      'got 0.0',
+      'eval.temperature=0',
+    ),
+    _one('sampling.top_k', -1, 'sampling.top_k must be at least 0', 'got -1'),
+    _one('sampling.top_p', 0.0, 'sampling.top_p in (0, 1]', 'and 0.0.'),
+    _one('sampling.top_p', 1.5, 'sampling.top_p in (0, 1]', 'and 1.5.'),
+    _one(
+      'sampling.top_k',
+      5,
+      'sampling.top_k=5',
+      'set top_k=0',
+      'sampling.score_truncated=True',
+    ),
+    _one(
+      'sampling.top_p',
+      0.9,
+      'sampling.top_p=0.9',
+      'top_p=1.0',
+      'sampling.score_truncated=True',
+    ),
+    _one(
+      'sampling.first_attempts',
+      1,
+      'method.baseline=leave_one_out',
+      'sampling.first_attempts of at least 2',
+      'got 1.',
+    ),
+    pytest.param(
+      {'method.adaptive_beta2.rate': 0.1, 'method.beta2': 20.0},
+      ('method.beta2 must lie between', 'got 0.01 <= 20.0 <= 10.0'),
+      id='beta2 above its range',
+    ),
+    pytest.param(
+      {'method.adaptive_beta2.rate': 0.1, 'method.adaptive_beta2.low': 0.0},
+      ('method.adaptive_beta2.low', 'above 0', 'got 0.0'),
+      id='beta2 whose logarithm has no bound',
+    ),
+    _one(
+      'train.trajectories',
+      500,
+      'train.trajectories=500',
+      'K=8',
+      'set it to 496.',
+    ),
+    _one('train.trajectories', 4, 'train.trajectories=4', 'set it to 8.'),
+    _one(
+      'train.accumulation',
+      3,
+      'train.accumulation=3 does not divide the 64 problems',
+    ),
+    _one('pretrain.width', 60, 'pretrain.width', '2 x pretrain.heads', '60'),
+  ],
+)
+def test_settings_that_cannot_run_are_refused_with_the_remedy(changes, words):
+  text = _refusal(_config(**changes))
+  for part in words:
+    assert part in text
+
+
+def test_truncated_sampling_is_allowed_where_it_is_scored_as_well():
+  config = _config(sampling__top_k=5, sampling__score_truncated=True)
+  config_lib.check(config, 1)
+
+
+def test_one_first_attempt_is_allowed_without_a_baseline():
+  changes = {'method.baseline': 'none', 'sampling.first_attempts': 1}
+  config_lib.check(_config(**changes), 1)
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'words'),
+  [
+    ((3, 1, 1), ('3 x 1 x 1 does not fit 8 devices', 'set one axis to -1')),
+    ((3, -1, 1), ('3 x -1 x 1 does not fit 8 devices', 'set one axis to -1')),
+    ((2, 2, 1), ('2 x 2 x 1 does not fit 8 devices',)),
+    ((-1, -1, 1), ('at most one of them -1', 'set mesh.data=1, mesh.fsdp=-1')),
+    ((0, -1, 1), ('0 x -1 x 1', 'at least 1')),
+    ((-2, 4, 1), ('-2 x 4 x 1', 'at least 1')),
+  ],
+)
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes, words):
+  data, fsdp, tensor = sizes
+  config = _config(mesh__data=data, mesh__fsdp=fsdp, mesh__tensor=tensor)
+  text = _refusal(config, devices=8)
+  assert 'mesh.data x mesh.fsdp x mesh.tensor' in text
+  for part in words:
+    assert part in text
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'shape'),
+  [((1, -1, 1), (1, 8, 1)), ((2, 2, -1), (2, 2, 2)), ((8, 1, 1), (8, 1, 1))],
+)
+def test_the_axis_left_open_takes_the_devices_that_are_left(sizes, shape):
+  data, fsdp, tensor = sizes
+  config = _config(mesh__data=data, mesh__fsdp=fsdp, mesh__tensor=tensor)
+  assert config_lib.mesh_shape(config, 8) == shape
+
+
+def test_rows_that_the_mesh_does_not_divide_are_refused():
+  config = _config(train__trajectories=72, train__accumulation=3)
+  config_lib.check(config, 8)
+  text = _refusal(config, devices=16)
+  for part in ('train.trajectories=72', 'train.accumulation=3', '24 rows'):
+    assert part in text
+  assert 'mesh.data x mesh.fsdp = 16' in text
+
+
+@pytest.mark.parametrize(
+  ('name', 'hint'),
+  [
+    ('sed', 'seed'),
+    ('optimizer.learnig_rate', 'optimizer.learning_rate'),
+    ('alpha', 'method.alpha'),
+    ('train.learning_rate', 'optimizer.learning_rate'),
+  ],
+)
+def test_a_misspelt_setting_is_refused_with_the_one_that_was_meant(name, hint):
+  with pytest.raises(config_lib.ConfigError) as caught:
+    config_lib.check_override(config_lib.default(), name, '1')
+  text = f'{name} is not a setting (did you mean {hint}?).'
+  assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'words'),
+  [
+    *[('seed', x, f'must be a whole number; got {x!r}') for x in NUMBERS],
+    ('seed', '1.5', 'the default is 0'),
+    ('method.alpha', 'ten', "must be a number; got 'ten'; the default is 10.0"),
+    ('log.tensorboard', 'maybe', "must be True or False; got 'maybe'"),
+    ('sampling.max_tokens', '(6, a)', 'must be whole numbers in brackets, as'),
+    ('sampling.max_tokens', "('a', 6)", 'must be whole numbers in brackets'),
+    ('sampling.max_tokens', '(6.5, 6)', "got '(6.5, 6)'"),
+    ('optimizer', '1', 'is a group of settings; set one of them'),
+    ('seed', None, 'needs its value behind a =, as --config.seed=0'),
+  ],
+)
+def test_a_value_of_another_type_is_refused(name, value, words):
+  with pytest.raises(config_lib.ConfigError) as caught:
+    config_lib.check_override(config_lib.default(), name, value)
+  assert str(caught.value).startswith(f'{name} ')
+  assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('seed', '3'),
+    ('method.alpha', '3'),
+    ('method.alpha', '1e-3'),
+    ('log.tensorboard', 'false'),
+    ('sampling.max_tokens', '(6, 6, 6)'),
+    ('sampling.max_tokens', '6,6'),
+    ('model.path', ''),
+  ],
+)
+def test_a_value_of_the_type_is_taken(name, value):
+  config_lib.check_override(config_lib.default(), name, value)
+
+
+def test_the_settings_are_locked():
+  config = config_lib.default()
+  with pytest.raises(AttributeError):
+    config.alpha = 1.0
+  with pytest.raises(AttributeError):
+    config.method.alhpa = 1.0
+  with pytest.raises(TypeError):
+    config.seed = 'a'
+
+
+@pytest.mark.parametrize('preset', presets.PRESETS)
+@pytest.mark.parametrize('job', config_lib.JOBS)
+def test_every_preset_can_run_as_every_job(job, preset):
+  config_lib.check(presets.make(job, preset), 8)
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are():
+  with pytest.raises(config_lib.ConfigError) as caught:
+    presets.make('score', 'maht')
+  for part in ('arithmetic, math, mbpp', "'maht'", 'did you mean math?'):
+    assert part in str(caught.value)
+
+
+# Section 5 and the table of hyperparameters in its appendix.
+PAPER = {
+  'math': {
+    'optimizer.name': 'adam',
+    'optimizer.learning_rate': 5e-6,
+    'train.trajectories': 512,
+    'steps': 3000,
+    'method.alpha': 10,
+    'method.beta1': 0.01,
+    'method.beta2': 0.1,
+    'sampling.temperature': 1.0,
+    'eval.temperature': 0.0,
+    'method.gamma': 0.0,
+    'turns': 2,
+  },
+  'mbpp': {
+    'optimizer.name': 'adam',
+    'optimizer.learning_rate': 1e-5,
+    'train.trajectories': 128,
+    'steps': 1500,
+    'method.alpha': 10,
+    'method.beta1': 0.01,
+    'method.beta2': 0.25,
+    'sampling.temperature': 1.0,
+    'eval.temperature': 0.0,
+    'method.gamma': 0.0,
+    'turns': 2,
+  },
+}
+
+
+@pytest.mark.parametrize('preset', PAPER)
+def test_a_preset_of_the_paper_has_the_numbers_of_its_table(preset):
+  settings = config_lib.flatten(presets.make('score', preset))
+  both = settings['train.stage1_steps'] + settings['train.stage2_steps']
+  settings['steps'] = both
+  assert {name: settings[name] for name in PAPER[preset]} == PAPER[preset]
+
+
+def _read_names(path: pathlib.Path) -> set[str]:
+  """Returns the attributes, keys and arguments that a file reads by name."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+      found.add(node.attr)
+    elif isinstance(node, ast.arg):
+      found.add(node.arg)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+      found.add(node.value)
+  return found
+
+
+def test_every_setting_is_read_outside_the_file_that_declares_it():
+  files = set((ROOT / 'score_jax').rglob('*.py'))
+  files.remove(ROOT / 'score_jax' / 'config.py')
+  read = set().union(*(_read_names(path) for path in files))
+  # Rewards are read by the name of their outcome.
+  read |= {outcome.name.lower() for outcome in Outcome}
+  # Says that a truncated distribution is meant, and changes nothing itself.
+  read.add('score_truncated')
+  names = config_lib.flatten(config_lib.default())
+  assert [x for x in names if x.split('.')[-1] not in read] == []
+
+
+def test_a_comment_says_what_each_setting_is():
+  bare = []
+  lines = inspect.getsource(config_lib).splitlines()
+  for before, line in itertools.pairwise(lines):
+    declared = re.match(r'  c(?:onfig)?\.(\w+) = (?!_)', line)
+    explained = '#' in line or before.strip().startswith('#')
+    if declared and not explained:
+      bare.append(declared[1])
+  assert bare == []

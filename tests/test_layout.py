@@ -1,0 +1,164 @@
+"""Files import only from those above them, and the core touches no world."""
+
+import ast
+import functools
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import score_jax
+
+ROOT = pathlib.Path(score_jax.__file__).parent
+
+# The reading order.
+ORDER = (
+  'config',
+  'trajectory',
+  'files',
+  'sharding',
+  'policy',
+  'objective',
+  'models.transformer',
+  'models.families',
+  'models.names',
+  'models.tensor_files',
+  'models.weights',
+  'sampler',
+  'learner',
+  'evaluation',
+  'tokenizer',
+  'tasks.graders.exact',
+  'tasks.arithmetic',
+  'tasks',
+  'data',
+  'rollout',
+  'methods.score',
+  'checkpoint',
+  'journal',
+  'report.files',
+  'report.words',
+  'report.markup',
+  'report.differences',
+  'report.style',
+  'report.examples',
+  'report.tables',
+  'report.curves',
+  'report.figures',
+  'report.page',
+  'report.build',
+  'report.__main__',
+  'job',
+  'train',
+  'pretrain',
+  'run',
+  'main',
+  'export',
+)
+CORE = (
+  'trajectory',
+  'sharding',
+  'policy',
+  'objective',
+  'models.transformer',
+  'sampler',
+  'learner',
+  'evaluation',
+)
+# Enough for arrays in, arrays out: no files, flags, clocks or logs, and none
+# of what takes seconds to import.
+ALLOWED = {
+  '__future__',
+  'collections',
+  'dataclasses',
+  'enum',
+  'flax',
+  'functools',
+  'jax',
+  'math',
+  'numpy',
+  'optax',
+  'score_jax',
+  'typing',
+}
+SLOW = ('seqio', 'tensorflow', 'transformers', 'tokenizers', 'torch')
+
+
+def path_of(name: str) -> pathlib.Path:
+  path = ROOT / name.replace('.', '/')
+  return path / '__init__.py' if path.is_dir() else path.with_suffix('.py')
+
+
+def in_files() -> set[str]:
+  """Returns the names of all modules that hold more than a docstring."""
+  names = set()
+  for path in ROOT.rglob('*.py'):
+    name = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    body = ast.parse(path.read_text()).body
+    if any(not isinstance(node, ast.Expr) for node in body):
+      names.add(name.removesuffix('.__init__'))
+  return names
+
+
+@functools.cache
+def imports(name: str) -> set[str]:
+  """Returns whatever a module imports anywhere in its text, in full."""
+  found = set()
+  for node in ast.walk(ast.parse(path_of(name).read_text())):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+      assert not node.level, f'{name} imports by a path with dots'
+      found |= {f'{node.module}.{alias.name}' for alias in node.names}
+  return found
+
+
+def ours(name: str) -> set[str]:
+  """Returns the modules of the package that a module imports from."""
+  modules = set()
+  for whole in imports(name):
+    top, *parts = whole.split('.')
+    if top != 'score_jax':
+      continue
+    while parts and not path_of('.'.join(parts)).exists():
+      parts = parts[:-1]  # What is left off is a name inside the module.
+    modules.add('.'.join(parts))
+  return modules
+
+
+def test_every_file_has_its_place_in_the_reading_order():
+  assert len(set(ORDER)) == len(ORDER)
+  assert set(ORDER) == in_files()
+
+
+@pytest.mark.parametrize('name', ORDER)
+def test_a_file_imports_only_from_those_above_it(name):
+  assert ours(name) <= set(ORDER[: ORDER.index(name)])
+
+
+def test_imports_are_found_in_all_their_forms():
+  """Or the claim above would hold of anything."""
+  assert {'objective', 'models.transformer', 'policy'} <= ours('learner')
+  assert {'tasks', 'tasks.arithmetic'} <= ours('pretrain')
+  assert 'run' in ours('main')  # Inside a function.
+  assert 'seqio' in imports('tasks')
+
+
+@pytest.mark.parametrize('name', CORE)
+def test_the_core_imports_nothing_but_arrays_and_itself(name):
+  assert {i.split('.')[0] for i in imports(name)} <= ALLOWED
+  assert ours(name) <= set(CORE)
+
+
+def test_importing_the_core_loads_nothing_slow():
+  loads = '; '.join(f'import score_jax.{name}' for name in CORE)
+  code = f'{loads}; import sys; print(sorted(sys.modules.keys() & {set(SLOW)}))'
+  found = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=ROOT.parent,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert found.stdout.strip() == '[]'

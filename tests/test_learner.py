@@ -1,0 +1,331 @@
+"""How a batch is cut, run and stored changes nothing that is learned.
+
+What is learned is in `test_method.py`.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from score_jax import learner, sampler
+from score_jax.learner import Batch, Examples
+from score_jax.policy import Policy
+
+MODEL = tiny.transformer(unroll=False)
+RATE, BETA2 = 0.05, 0.1
+SGD = optax.sgd(RATE)
+LEARNING = tiny.learning(tiny.STAGE_ONE)
+
+
+@functools.cache
+def params_of(seed):
+  return tiny.params_of(MODEL, seed)
+
+
+@pytest.fixture(scope='module')
+def batch():
+  """Eight rows, sampled by the parameters of seed 0, rewarded at random."""
+  trajectory = sampler.make_sampler(MODEL, tiny.sampling(first_attempts=2))(
+    params_of(0),
+    tiny.prompts([[3, 4, 5], [4], [6, 3], [5]], 3),
+    (jnp.asarray([5, 6], jnp.int32),),
+    jax.random.key(0),
+  )
+  reward = np.random.default_rng(0).random((8, 2))
+  return Batch(trajectory, jnp.asarray(reward, jnp.float32))
+
+
+def fresh_state(optimizer=SGD, seed=0):
+  params = jax.tree.map(jnp.copy, params_of(seed))
+  return learner.init_state(params, optimizer, BETA2)
+
+
+@functools.cache
+def update_of(learning=LEARNING, optimizer=SGD, **execution):
+  model = tiny.transformer(**{'unroll': False, **execution})
+  return learner.make_update(model, optimizer, learning)
+
+
+def gradient(batch, learning=LEARNING, **execution):
+  """Returns what one step of plain descent did to the parameters."""
+  update = update_of(learning, **execution)
+  state, metrics = update(fresh_state(), params_of(1), batch)
+  taught = jax.tree.map(lambda a, b: (a - b) / RATE, params_of(0), state.params)
+  return taught, metrics
+
+
+@pytest.fixture(scope='module')
+def plain(batch):
+  return gradient(batch)
+
+
+def assert_same(found, expected, tolerance):
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=0, atol=tolerance),
+    found,
+    expected,
+  )
+
+
+def test_the_update_goes_down_the_gradient_of_the_loss(batch, plain):
+  @jax.jit
+  def both(params):
+    return jax.value_and_grad(learner.loss_and_metrics, 2, has_aux=True)(
+      MODEL, LEARNING, params, params_of(1), jnp.float32(BETA2), batch
+    )
+
+  (loss, _), expected = both(params_of(0))
+  taught, metrics = plain
+  assert_same(taught, expected, 2e-5)
+  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
+  squares = [np.sum(np.square(x)) for x in jax.tree.leaves(expected)]
+  np.testing.assert_allclose(
+    metrics['grad_norm'], np.sqrt(sum(squares)), rtol=1e-5
+  )
+  assert metrics['grad_norm'] > 0.1
+
+
+@pytest.mark.parametrize('parts', [2, 4])
+def test_a_batch_in_parts_teaches_what_it_teaches_at_once(batch, plain, parts):
+  learning = dataclasses.replace(LEARNING, accumulation=parts)
+  taught, metrics = gradient(batch, learning)
+  assert_same(taught, plain[0], 2e-5)
+  for name in ('reward', 'paid', 'value', 'kl', 'truncated', 'tokens', 'loss'):
+    np.testing.assert_allclose(metrics[name], plain[1][name], atol=1e-5)
+  for name in ('logp_gap_mean', 'logp_gap_max', 'advantage_size'):
+    np.testing.assert_allclose(metrics[name], plain[1][name], atol=1e-5)
+
+
+@pytest.mark.parametrize('chunk', [24, 7])
+def test_the_size_of_a_chunk_changes_nothing(batch, plain, chunk):
+  learning = dataclasses.replace(LEARNING, logits_chunk=chunk)
+  assert_same(gradient(batch, learning)[0], plain[0], 2e-5)
+
+
+@pytest.mark.parametrize(
+  'execution', [{'remat': 'block'}, {'unroll': True}], ids=str
+)
+def test_how_the_decoder_runs_changes_nothing(batch, plain, execution):
+  assert_same(gradient(batch, **execution)[0], plain[0], 2e-5)
+
+
+def test_the_gap_to_the_sampler_is_rounding_right_after_sampling(plain):
+  assert 0 < plain[1]['logp_gap_max'] <= 1e-5
+  assert plain[1]['logp_gap_mean'] <= plain[1]['logp_gap_max']
+
+
+def test_the_gap_to_the_sampler_shows_that_parameters_are_stale(batch):
+  _, metrics = update_of()(fresh_state(seed=2), params_of(1), batch)
+  assert metrics['logp_gap_mean'] > 0.1
+  assert metrics['logp_gap_max'] > metrics['logp_gap_mean']
+
+
+def test_the_state_that_is_passed_in_is_donated(batch):
+  state = fresh_state()
+  update_of()(state, params_of(1), batch)
+  assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
+
+
+def host(tree):
+  return jax.tree.map(np.asarray, tree)
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(
+  batch, bad
+):
+  learning = dataclasses.replace(LEARNING, beta2_rate=0.5)
+  update = update_of(learning, optax.adam(RATE))
+  reference = params_of(1)
+  state, _ = update(fresh_state(optax.adam(RATE)), reference, batch)
+  good = host(state)
+  assert good.skipped == 0
+  assert good.beta2 != np.float32(BETA2)
+  spoilt = dataclasses.replace(batch, reward=batch.reward.at[3, 1].set(bad))
+  for count in (1, 2):
+    state, metrics = update(state, reference, spoilt)
+    found = host(state)
+    for name in ('params', 'opt_state', 'beta2'):
+      jax.tree.map(
+        np.testing.assert_array_equal, getattr(found, name), getattr(good, name)
+      )
+    assert (found.step, found.skipped) == (1 + count, count)
+    assert metrics['skipped'] == count
+    assert not np.isfinite(metrics['loss'])
+  state, _ = update(state, reference, batch)
+  assert state.skipped == 0
+  assert np.any(state.params['head'] != good.params['head'])
+
+
+def test_adaptive_beta2_goes_half_way_to_its_goal_in_the_logarithm(batch):
+  learning = dataclasses.replace(
+    LEARNING, beta2_rate=0.5, beta2_fraction=0.2, beta2_low=1e-4
+  )
+  state, metrics = update_of(learning)(fresh_state(), params_of(1), batch)
+  goal = 0.2 * abs(metrics['value'][1]) / metrics['kl'][0]
+  np.testing.assert_allclose(state.beta2, np.sqrt(BETA2 * goal), rtol=1e-5)
+  assert metrics['beta2'] == state.beta2
+
+
+def test_a_stage_that_holds_nothing_keeps_beta2(batch):
+  learning = dataclasses.replace(LEARNING, stage=tiny.STAGE_TWO, beta2_rate=0.5)
+  state, _ = update_of(learning)(fresh_state(), params_of(1), batch)
+  assert state.beta2 == np.float32(BETA2)
+
+
+def test_metrics_are_these_numbers():
+  """Two rows of one token and two, at chances that are powers of two."""
+  rows = tiny.trajectory([[1]] * 2, [((3, 0), (0,)), ((4,), (3, 4))], [[5]], 7)
+  rows = dataclasses.replace(
+    rows, logp=jnp.where(rows.turn > 0, -0.5 * rows.turn, 0.0)
+  )
+  # Uniform over the first four words; the reference over all eight.
+  model = tiny.ColumnLogits((2, 7, 8))
+  params = {'logits': jnp.where(jnp.arange(8) < 5, 0.0, -jnp.inf)}
+  half = jnp.log(jnp.asarray([1, 1, 1, 1, 4.0, 0, 0, 0]) / 8)
+  params = {'logits': jnp.zeros((2, 7, 8)) + half[None, None]}
+  reference = {'logits': jnp.zeros((2, 7, 8))}
+  reward = jnp.asarray([[0.0, 1.0], [1.0, 1.0]])
+  learning = dataclasses.replace(
+    LEARNING, stage=dataclasses.replace(tiny.STAGE_TWO, beta1=1.0)
+  )
+  _, metrics = jax.jit(
+    lambda batch: learner.loss_and_metrics(
+      model, learning, params, reference, jnp.float32(9), batch
+    )
+  )(Batch(rows, reward))
+  two = np.log(2.0)
+  # Policy and reference agree but on token 4: ln 1/2 against ln 1/8.
+  kl = np.array([[0.0, 0.0], [2 * two, 2 * two]])
+  paid = np.array([[0.0, 11.0], [1.0, 1.0]])
+  value = paid - kl
+  gaps = [
+    3 * two - 0.5,
+    3 * two - 0.5,
+    3 * two - 1,
+    two - 0.5,
+    3 * two - 1,
+    1 - two,
+  ]
+  expected = {
+    'reward': [0.5, 1.0],
+    'paid': paid.mean(0),
+    'value': value.mean(0),
+    'kl': kl.mean(0),
+    'entropy': [(4 / 8 * 3 + 1 / 2) * two] * 2,
+    'truncated': [0.5, 0.5],
+    'tokens': [1.5, 1.5],
+    'advantage_size': np.abs(value[0] - value[1]),
+    'flat_groups': [0.0, 0.0],
+    'logp_gap_mean': np.mean(gaps),
+    'logp_gap_max': max(gaps),
+  }
+  assert set(metrics) == set(expected)
+  for name, number in expected.items():
+    np.testing.assert_allclose(metrics[name], number, rtol=1e-5, err_msg=name)
+
+
+def test_groups_that_teach_nothing_are_counted():
+  rows = tiny.trajectory([[1]] * 4, [((3, 0), (0,))] * 4, [[5]], 7)
+  model = tiny.ColumnLogits((4, 7, 8))
+  params = tiny.params_of(model)
+  reward = jnp.asarray([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+  free = dataclasses.replace(tiny.STAGE_TWO, beta1=0.0)
+  _, metrics = jax.jit(
+    lambda batch: learner.loss_and_metrics(
+      model, tiny.learning(free), params, params, jnp.float32(0), batch
+    )
+  )(Batch(rows, reward))
+  np.testing.assert_array_equal(metrics['flat_groups'], [1.0, 0.5])
+
+
+def test_imitation_descends_the_weighted_mean_of_minus_log_probability():
+  rng = np.random.default_rng(1)
+  tokens = jnp.asarray(rng.integers(0, 7, (4, 9)), jnp.int32)
+  weight = jnp.asarray(rng.random((4, 9)) * (rng.random((4, 9)) < 0.6))
+  weight = weight.at[:, 0].set(0.0).astype(jnp.float32)
+  optimizer = optax.adam(RATE)
+
+  @jax.jit
+  def by_hand(params):
+    def loss(params):
+      logp = tiny.token_logp(tiny.logits_of(MODEL, params, tokens), tokens)
+      return -jnp.sum(weight * logp) / jnp.sum(weight)
+
+    value, grads = jax.value_and_grad(loss)(params)
+    changes, _ = optimizer.update(grads, optimizer.init(params), params)
+    return value, optax.apply_updates(params, changes)
+
+  loss, params = by_hand(params_of(0))
+  state, metrics = learner.make_imitation(MODEL, optimizer, 16)(
+    fresh_state(optimizer), Examples(tokens, weight)
+  )
+  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
+  assert_same(state.params, params, 1e-5)
+  assert state.step == 1
+
+
+def rates(schedule, steps, clip_norm=0.0, warmup_steps=0, size=1.0):
+  """Returns how far each of some steps of plain descent goes."""
+  optimizer = learner.make_optimizer(
+    'sgd', 0.1, schedule, warmup_steps, 4, 0.9, 0.999, 1e-8, 0.0, clip_norm
+  )
+  state = optimizer.init(jnp.float32(0))
+  found = []
+  for _ in range(steps):
+    change, state = optimizer.update(jnp.float32(size), state, jnp.float32(0))
+    found.append(-float(change))
+  return found
+
+
+def test_the_learning_rate_follows_its_schedule():
+  assert rates('constant', 3) == pytest.approx([0.1, 0.1, 0.1])
+  assert rates('linear', 5) == pytest.approx([0.1, 0.075, 0.05, 0.025, 0])
+  cosine = [0.05 * (1 + np.cos(np.pi * i / 4)) for i in range(5)]
+  assert rates('cosine', 5) == pytest.approx(cosine, abs=1e-6)
+  warm = rates('linear', 5, warmup_steps=2)
+  assert warm == pytest.approx([0.0, 0.05, 0.1, 0.05, 0.0])
+
+
+def test_large_gradients_are_clipped_to_their_norm():
+  assert rates('constant', 1, clip_norm=2.0, size=8.0) == pytest.approx([0.2])
+  assert rates('constant', 1, clip_norm=2.0, size=1.0) == pytest.approx([0.1])
+  assert rates('constant', 1, clip_norm=0.0, size=8.0) == pytest.approx([0.8])
+
+
+@pytest.mark.parametrize(
+  ('name', 'first'), [('adam', -0.1), ('adamw', -0.1 - 0.1 * 0.5 * 3.0)]
+)
+def test_adamw_alone_decays_weights(name, first):
+  optimizer = learner.make_optimizer(
+    name, 0.1, 'constant', 0, 4, 0.9, 0.999, 1e-8, 0.5, 0.0
+  )
+  state = optimizer.init(jnp.float32(3))
+  change, _ = optimizer.update(jnp.float32(7), state, jnp.float32(3))
+  assert float(change) == pytest.approx(first, rel=1e-4)
+
+
+def test_a_truncated_policy_is_scored_as_it_was_sampled(batch):
+  of = Policy(temperature=0.8, top_k=3)
+  sampling = tiny.sampling(first_attempts=2, policy=of)
+  trajectory = sampler.make_sampler(MODEL, sampling)(
+    params_of(0),
+    tiny.prompts([[3, 4, 5], [4], [6, 3], [5]], 3),
+    (jnp.asarray([5, 6], jnp.int32),),
+    jax.random.key(0),
+  )
+  sampled = Batch(trajectory, batch.reward)
+  gaps = {}
+  for scored in (of, Policy()):
+    learning = dataclasses.replace(LEARNING, policy=scored)
+    _, metrics = gradient(sampled, learning)
+    assert np.isfinite(metrics['loss'])
+    gaps[scored] = metrics['logp_gap_max']
+  assert gaps[of] <= 1e-5
+  assert gaps[Policy()] > 0.1

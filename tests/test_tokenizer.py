@@ -1,0 +1,729 @@
+"""Tokenizers and chat templates of each family's kind, built here.
+
+The templates share the families' properties, not their words: what ends a
+turn, what stands behind that, what is stripped, added or left out.
+"""
+
+import dataclasses
+import datetime
+import functools
+import json
+import pathlib
+
+import pytest
+import tokenizers
+import transformers
+from hypothesis import given, settings, strategies
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from score_jax import config as config_lib
+from score_jax import job, tokenizer
+from score_jax.config import ConfigError
+from score_jax.tasks import arithmetic
+from score_jax.tokenizer import Chat
+
+AUTO = Chat(mode='auto', system='', thinking=False)
+CORPUS = [
+  'user assistant model system The sum of 12 and 7 is 19, so the answer is 19.',
+  'def add(a, b):\n    return a + b\n\nprint(add(1, 2))\n',
+  'There may be an error. If so, correct it. Think step by step!\n\n# Steps',
+  'A Probe and a Probe',
+] * 3
+# Words, digits by threes, signs, and blanks with line ends of their own.
+SPLIT = (
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+  r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+)
+
+GEMMA2 = r"""{{ bos_token }}
+{%- if messages[0].role == 'system' %}
+  {{- raise_exception('no such role as system') }}
+{%- endif %}
+{%- for m in messages %}
+  {%- if (m.role == 'user') != (loop.index0 % 2 == 0) %}
+    {{- raise_exception('roles must alternate') }}
+  {%- endif %}
+  {%- set who = 'model' if m.role == 'assistant' else m.role %}
+  {{- '<start_of_turn>' + who + '\n' + m.content | trim + '<end_of_turn>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- '<start_of_turn>model\n' }}
+{%- endif %}
+"""
+# The system prompt opens the first message of the user.
+GEMMA3 = r"""{{ bos_token }}
+{%- set ns = namespace(start='', rest=messages) %}
+{%- if messages[0].role == 'system' %}
+  {%- set ns.start = messages[0].content + '\n\n' %}
+  {%- set ns.rest = messages[1:] %}
+{%- endif %}
+{%- for m in ns.rest %}
+  {%- set who = 'model' if m.role == 'assistant' else m.role %}
+  {{- '<start_of_turn>' + who + '\n' + (ns.start if loop.first else '') }}
+  {{- m.content | trim + '<end_of_turn>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- '<start_of_turn>model\n' }}
+{%- endif %}
+"""
+# A system message always, with the day in it; nothing behind an end of turn.
+LLAMA3 = r"""{{- bos_token }}
+{%- if not date_string is defined %}
+  {%- if strftime_now is defined %}
+    {%- set date_string = strftime_now("%d %b %Y") %}
+  {%- else %}
+    {%- set date_string = "26 Jul 2024" %}
+  {%- endif %}
+{%- endif %}
+{%- if messages[0].role == 'system' %}
+  {%- set system, rest = messages[0].content | trim, messages[1:] %}
+{%- else %}
+  {%- set system, rest = '', messages %}
+{%- endif %}
+{{- '<|start_header_id|>system<|end_header_id|>\n\n' }}
+{{- 'Known until: 2023\nThe day is: ' + date_string + '\n\n' }}
+{{- system + '<|eot_id|>' }}
+{%- for m in rest %}
+  {{- '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' }}
+  {{- m.content | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
+{%- endif %}
+"""
+LLAMA_FIXED_DAY = LLAMA3.replace('strftime_now is defined', 'false')
+# A system prompt of its own where none is given.
+QWEN25 = r"""{%- if messages[0].role != 'system' %}
+  {{- '<|im_start|>system\nYou are an assistant.<|im_end|>\n' }}
+{%- endif %}
+{%- for m in messages %}
+  {{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- '<|im_start|>assistant\n' }}
+{%- endif %}
+"""
+# Thoughts of attempts before the user's last message are left out.
+QWEN3 = r"""{%- set ns = namespace(last=0) %}
+{%- for m in messages %}
+  {%- if m.role == 'user' %}
+    {%- set ns.last = loop.index0 %}
+  {%- endif %}
+{%- endfor %}
+{%- for m in messages %}
+  {%- set text = m.content %}
+  {%- if m.role == 'assistant' and loop.index0 < ns.last %}
+    {%- set text = m.content.split('</think>')[-1].lstrip('\n') %}
+  {%- endif %}
+  {{- '<|im_start|>' + m.role + '\n' + text + '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- '<|im_start|>assistant\n' }}
+  {%- if enable_thinking is defined and enable_thinking is false %}
+    {{- '<think>\n\n</think>\n\n' }}
+  {%- endif %}
+{%- endif %}
+"""
+# Every attempt is opened with a thought.
+REASONER = QWEN3.replace(
+  'enable_thinking is defined and enable_thinking is false', 'true'
+).replace(r'<think>\n\n</think>\n\n', r'<think>\n')
+TURN = "'<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n'"
+
+
+@functools.cache
+def byte_level(*special: str) -> str:
+  """Returns the JSON of a tokenizer of Llama's and Qwen's kind."""
+  library = tokenizers.Tokenizer(models.BPE())
+  library.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(tokenizers.Regex(SPLIT), 'isolated'),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+  library.decoder = decoders.ByteLevel()
+  trainer = tokenizers.trainers.BpeTrainer(
+    vocab_size=420,
+    initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    show_progress=False,
+  )
+  library.train_from_iterator(CORPUS, trainer)
+  library.add_special_tokens(list(special))
+  return library.to_str()
+
+
+@functools.cache
+def sentence_piece(*special: str) -> str:
+  """Returns the JSON of a tokenizer of Gemma's kind: bytes for the unknown."""
+  library = tokenizers.Tokenizer(models.BPE(unk_token='<unk>'))
+  library.normalizer = normalizers.Replace(' ', '▁')
+  trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, show_progress=False)
+  library.train_from_iterator(CORPUS, trainer)
+  found = json.loads(library.to_str())['model']
+  bytes_ = [f'<0x{i:02X}>' for i in range(256)]
+  words = [*special, *bytes_, '\n\n', *found['vocab']]
+  ids = {word: i for i, word in enumerate(dict.fromkeys(words))}
+  merges = [('\n', '\n'), *(tuple(pair) for pair in found['merges'])]
+  library = tokenizers.Tokenizer(
+    models.BPE(
+      ids, merges, byte_fallback=True, unk_token='<unk>', fuse_unk=True
+    )
+  )
+  library.normalizer = normalizers.Replace(' ', '▁')
+  library.pre_tokenizer = pre_tokenizers.Split(' ', 'merged_with_previous')
+  library.decoder = decoders.Sequence(
+    [decoders.Replace('▁', ' '), decoders.ByteFallback(), decoders.Fuse()]
+  )
+  library.add_special_tokens(list(special))
+  return library.to_str()
+
+
+@functools.cache
+def unigram(*special: str) -> str:
+  """Returns the JSON of a tokenizer that puts a blank before a text."""
+  library = tokenizers.Tokenizer(models.Unigram())
+  library.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme='first')
+  library.decoder = decoders.Metaspace(prepend_scheme='first')
+  trainer = tokenizers.trainers.UnigramTrainer(
+    vocab_size=120,
+    unk_token='<unk>',
+    special_tokens=list(special),
+    show_progress=False,
+  )
+  library.train_from_iterator(CORPUS, trainer)
+  return library.to_str()
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """What a folder of a family holds."""
+
+  library: str  # JSON.
+  template: str | None
+  close: str  # Ends a turn.
+  tokens: dict[str, str]  # As tokenizer_config.json names them.
+  family: str  # The class that tokenizer_config.json names.
+  ends: tuple[str, ...] = ()  # As generation_config.json lists them.
+
+
+GEMMA = Kind(
+  sentence_piece(
+    *('<pad>', '<eos>', '<bos>', '<unk>', '<start_of_turn>', '<end_of_turn>')
+  ),
+  GEMMA2,
+  '<end_of_turn>',
+  {'bos_token': '<bos>', 'eos_token': '<eos>', 'pad_token': '<pad>'},
+  'GemmaTokenizer',
+  ('<eos>', '<end_of_turn>'),
+)
+LLAMA = Kind(
+  byte_level(
+    *('<|begin_of_text|>', '<|end_of_text|>', '<|start_header_id|>'),
+    *('<|end_header_id|>', '<|eot_id|>', '<|eom_id|>'),
+  ),
+  LLAMA3,
+  '<|eot_id|>',
+  {'bos_token': '<|begin_of_text|>', 'eos_token': '<|eot_id|>'},
+  'PreTrainedTokenizerFast',
+  ('<|end_of_text|>', '<|eom_id|>', '<|eot_id|>'),
+)
+QWEN = Kind(
+  byte_level('<|endoftext|>', '<|im_start|>', '<|im_end|>'),
+  QWEN25,
+  '<|im_end|>',
+  {'eos_token': '<|endoftext|>', 'pad_token': '<|endoftext|>'},
+  'Qwen2Tokenizer',
+  ('<|im_end|>', '<|endoftext|>'),
+)
+
+
+def with_template(kind: Kind, template: str | None) -> Kind:
+  return dataclasses.replace(kind, template=template)
+
+
+KINDS = {
+  'gemma2': GEMMA,
+  'gemma3': with_template(GEMMA, GEMMA3),
+  'llama3': LLAMA,
+  'qwen2.5': QWEN,
+}
+
+
+def write(folder: pathlib.Path, kind: Kind) -> str:
+  """Writes a folder as on the hub."""
+  library = tokenizers.Tokenizer.from_str(kind.library)
+  bos = kind.tokens.get('bos_token')
+  if bos:
+    library.post_processor = processors.TemplateProcessing(
+      single=f'{bos} $A', special_tokens=[(bos, library.token_to_id(bos))]
+    )
+  fast = transformers.PreTrainedTokenizerFast(
+    tokenizer_object=library, chat_template=kind.template, **kind.tokens
+  )
+  fast.save_pretrained(folder)
+  path = folder / 'tokenizer_config.json'
+  settings = json.loads(path.read_text())
+  settings['tokenizer_class'] = kind.family
+  path.write_text(json.dumps(settings))
+  if kind.ends:
+    ids = [library.token_to_id(end) for end in kind.ends]
+    path = folder / 'generation_config.json'
+    path.write_text(json.dumps({'eos_token_id': ids}))
+  return str(folder)
+
+
+@pytest.fixture(scope='module')
+def folder_of(tmp_path_factory):
+  """Returns a function from a kind to its folder, written once."""
+
+  @functools.cache
+  def folder(library, template, family, tokens):
+    kind = next(k for k in (GEMMA, LLAMA, QWEN) if k.library == library)
+    kind = with_template(kind, template)
+    kind = dataclasses.replace(kind, family=family, tokens=dict(tokens))
+    return write(tmp_path_factory.mktemp('folder'), kind)
+
+  return lambda kind: folder(
+    kind.library, kind.template, kind.family, tuple(kind.tokens.items())
+  )
+
+
+def row(words: tokenizer.Tokenizer, question: str, *attempts: list[int]):
+  """Returns the ids before attempts 1, 2, ... as the sampler writes them."""
+  rows = [words.prompts([question])[0]]
+  for attempt in attempts:
+    rows.append([*rows[-1], *attempt, *words.between(INSTRUCTION)])
+  return rows
+
+
+def encode(words: tokenizer.Tokenizer, text: str) -> list[int]:
+  return words.library.encode(text, add_special_tokens=False)
+
+
+def written(words: tokenizer.Tokenizer, *messages: str, **told) -> list[int]:
+  """Returns the ids that the library itself gives to a conversation."""
+  roles = ('user', 'assistant') * len(messages)
+  turns = [
+    {'role': role, 'content': text}
+    for role, text in zip(roles, messages, strict=False)
+  ]
+  return words.library.apply_chat_template(
+    turns, add_generation_prompt=True, return_dict=False, **told
+  )
+
+
+def without(ids: list[int], part: list[int]) -> list[int]:
+  """Returns ids with all but the last occurrence of a part left out."""
+  last = max(i for i in range(len(ids)) if ids[i : i + len(part)] == part)
+  kept, i = [], 0
+  while i < last:
+    found = ids[i : i + len(part)] == part
+    kept += [] if found else [ids[i]]
+    i += len(part) if found else 1
+  return kept + ids[last:]
+
+
+QUESTION = 'What is 7 + 12?'
+INSTRUCTION = '\nThere may be an error. If so, correct it:\n'
+ATTEMPTS = (
+  'The sum is 19.',
+  '1. **Add**\n\n    7 + 12\n2. $\\boxed{19}$',
+  '19',
+)
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_a_row_grows_into_what_the_template_writes_of_the_conversation(
+  name, folder_of
+):
+  words = tokenizer.load(folder_of(KINDS[name]), AUTO)
+  sampled = [[*encode(words, text), words.close] for text in ATTEMPTS]
+  rows = row(words, QUESTION, *sampled)
+  day = {'date_string': '26 Jul 2024'}
+  messages = [QUESTION]
+  for before, after, text in zip(rows, rows[1:], ATTEMPTS, strict=False):
+    assert before == written(words, *messages, **day)
+    assert after[: len(before)] == before
+    messages += [text, INSTRUCTION]
+  assert rows[-1] == written(words, *messages, **day)
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_it_does_so_whatever_the_attempt_says(name, folder_of):
+  words = tokenizer.load(folder_of(KINDS[name]), AUTO)
+  between = words.between(INSTRUCTION)
+  [prompt] = words.prompts([QUESTION])
+
+  @settings(max_examples=40, deadline=None, database=None, derandomize=True)
+  @given(strategies.text('aZé7 \n\t.,#*<>|/{}[]$\\_-+=', min_size=1))
+  def holds(text):
+    text = text.strip() or '7'
+    sampled = [*encode(words, text), words.close]
+    whole = written(
+      words, QUESTION, text, INSTRUCTION, date_string='26 Jul 2024'
+    )
+    assert [*prompt, *sampled, *between] == whole
+
+  holds()
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_prompts_are_the_librarys_own_one_by_one_or_many(name, folder_of):
+  words = tokenizer.load(folder_of(KINDS[name]), AUTO)
+  texts = [QUESTION, ' and 3?\n', 'Größe ≥ 数']
+  day = {'date_string': '26 Jul 2024'}
+  assert words.prompts(texts) == [written(words, t, **day) for t in texts]
+  assert words.prompts([]) == []
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_the_templates_end_of_turn_ends_and_closes_an_attempt(name, folder_of):
+  kind = KINDS[name]
+  words = tokenizer.load(folder_of(kind), AUTO)
+  token = words.library.convert_tokens_to_ids
+  assert words.close == token(kind.close)
+  assert {*words.end_tokens} == {
+    *(token(end) for end in kind.ends),
+    token(kind.tokens['eos_token']),
+  }
+  assert words.close not in words.between(INSTRUCTION)[:1]
+
+
+def test_an_attempt_keeps_the_line_end_that_gemma_strips(folder_of):
+  words = tokenizer.load(folder_of(GEMMA), AUTO)
+  sampled = [*encode(words, '19 \n'), words.close]
+  before, after = row(words, QUESTION, sampled)
+  assert after[len(before) :][: len(sampled)] == sampled
+  stripped = [*encode(words, '19'), words.close]
+  _, template = row(words, QUESTION, stripped)
+  assert template == written(words, QUESTION, '19 \n', INSTRUCTION)
+  count = len(words.between(INSTRUCTION))
+  assert after[-count:] == template[-count:]
+
+
+def test_an_attempt_that_was_cut_off_goes_on_as_the_template_would(folder_of):
+  words = tokenizer.load(folder_of(QWEN), AUTO)
+  cut_off = encode(words, 'The sum')
+  whole = [*words.prompts([QUESTION])[0], *cut_off, words.close]
+  whole += words.between(INSTRUCTION)
+  assert whole == written(words, QUESTION, 'The sum', INSTRUCTION)
+
+
+class Clock(datetime.datetime):
+  """A clock that stands still."""
+
+  @classmethod
+  def now(cls, tz=None):
+    return cls(2031, 5, 4, tzinfo=tz)
+
+
+def test_the_date_that_a_template_writes_is_the_same_every_day(
+  folder_of, monkeypatch
+):
+  folder = folder_of(LLAMA)
+  today = tokenizer.load(folder, AUTO)
+  ids, raw = today.prompts([QUESTION]), written(today, QUESTION)
+  between = today.between(INSTRUCTION)
+  library = transformers.utils.chat_template_utils
+  monkeypatch.setattr(library, 'datetime', Clock)
+  later = tokenizer.load(folder, AUTO)
+  assert written(later, QUESTION) != raw, 'the library reads the clock'
+  assert later.prompts([QUESTION]) == ids
+  assert today.prompts([QUESTION]) == ids
+  assert later.between(INSTRUCTION) == between
+  assert '26 Jul 2024' in later.library.decode(ids[0])
+  [note] = later.notes
+  assert "today's date" in note and '26 Jul 2024' in note
+
+
+@pytest.mark.parametrize(
+  'call', ["strftime_now(format='%Y-%m-%d')", 'strftime_now("%Y-%m-%d")']
+)
+def test_a_date_is_frozen_in_the_templates_own_format(call, folder_of):
+  template = QWEN25.replace("'You are", "'").replace(
+    "'<|im_start|>assistant\\n'", f"'<|im_start|>assistant\\n' + {call} + '\\n'"
+  )
+  # The date stands where attempts begin, and is not repeated before earlier
+  # ones, so that it is also what stays in the context.
+  words = tokenizer.load(folder_of(with_template(QWEN, template)), AUTO)
+  [ids] = words.prompts([QUESTION])
+  assert words.library.decode(ids).endswith('assistant\n2024-07-26\n')
+  assert len(words.notes) == 2
+
+
+@pytest.mark.parametrize('template', [LLAMA_FIXED_DAY, GEMMA2, QWEN25])
+def test_where_nothing_is_frozen_nothing_is_said(template, folder_of):
+  kind = {LLAMA_FIXED_DAY: LLAMA, GEMMA2: GEMMA, QWEN25: QWEN}[template]
+  words = tokenizer.load(folder_of(with_template(kind, template)), AUTO)
+  assert words.notes == ()
+
+
+def test_a_template_that_drops_thoughts_is_refused_if_the_model_may_think(
+  folder_of,
+):
+  folder = folder_of(with_template(QWEN, QWEN3))
+  with pytest.raises(ConfigError) as error:
+    tokenizer.load(folder, Chat('auto', '', thinking=True))
+  text = str(error.value)
+  assert folder in text and '<think>' in text and 'earlier ids' in text
+  assert 'task.thinking=False' in text and '\n' not in text
+
+
+def test_an_empty_thought_stays_before_the_attempt_it_was_written_for(
+  folder_of,
+):
+  words = tokenizer.load(folder_of(with_template(QWEN, QWEN3)), AUTO)
+  sampled = [[*encode(words, text), words.close] for text in ATTEMPTS]
+  rows = row(words, QUESTION, *sampled)
+  empty = encode(words, '<think>\n\n</think>\n\n')
+  messages = [QUESTION]
+  for before, text in zip(rows, ATTEMPTS, strict=False):
+    assert before[-len(empty) :] == empty
+    template = written(words, *messages, enable_thinking=False)
+    assert without(before, empty) == template
+    messages += [text, INSTRUCTION]
+  [note] = words.notes
+  assert repr('<think>\n\n</think>\n\n') in note
+
+
+def test_thinking_makes_no_difference_to_a_template_that_knows_of_none(
+  folder_of,
+):
+  folder = folder_of(GEMMA)
+  one, other = (tokenizer.load(folder, Chat('on', '', t)) for t in (0, 1))
+  assert one.prompts([QUESTION]) == other.prompts([QUESTION])
+  assert one.between(INSTRUCTION) == other.between(INSTRUCTION)
+
+
+def turns(text: str, start: str = '') -> str:
+  """Returns a template that writes every message in some way."""
+  return (
+    f'{start}{{% for m in messages %}}{{{{ {text} }}}}{{% endfor %}}'
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+  )
+
+
+REFUSED = {
+  'thoughts are opened': (REASONER, 'opens a thought'),
+  'turns are numbered from the last': (
+    turns(f"'[' + (messages | length | string) + ']' + {TURN}"),
+    'once a turn is appended',
+  ),
+  'turns are numbered': (
+    turns(f"'[' + (loop.index | string) + ']' + {TURN}"),
+    'once a turn is appended',
+  ),
+  'only the last turns are written': (
+    '{% set messages = messages[-3:] %}' + turns(TURN),
+    'once a turn is appended',
+  ),
+  'attempts are shortened': (
+    turns(TURN.replace('m.content', 'm.content | truncate(30)')),
+    'once a turn is appended',
+  ),
+  'attempts are escaped': (
+    turns(TURN.replace('m.content', '(m.content | e | string)')),
+    'once a turn is appended',
+  ),
+  'nothing ends an attempt': (
+    turns("'\\n\\n' + m.role + ': ' + m.content"),
+    'once a turn is appended',
+  ),
+  'a line end ends an attempt': (
+    turns("'<|im_start|>' + m.role + '\\n' + m.content + '\\n'"),
+    'no end token',
+  ),
+  'chance writes': (turns(TURN, '{{ range(99999) | random }}'), 'another text'),
+  'lines grow into one another': (
+    # The opening ends with a blank, which an attempt's first word takes up.
+    turns(TURN.replace("'\\n' + m", "': ' + m")).replace(
+      'assistant\\n', 'assistant: '
+    ),
+    'into one token',
+  ),
+  'it fails': (turns('m.content + 1'), 'fails'),
+  'it is no template': ('{% for m in messages %}', 'fails'),
+  'the user is left out': (
+    turns("'<|im_start|>' + m.role + '\\n<|im_end|>\\n'"),
+    "the user's message",
+  ),
+}
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_a_template_is_refused_in_one_line_where(name, folder_of):
+  template, reason = REFUSED[name]
+  folder = folder_of(with_template(QWEN, template))
+  with pytest.raises(ConfigError) as error:
+    tokenizer.load(folder, AUTO)
+  text = str(error.value)
+  assert reason in text and folder in text and 'task.chat=off' in text
+  assert '\n' not in text
+
+
+def test_an_instruction_that_the_template_writes_anew_is_refused(folder_of):
+  template = turns(TURN).replace(
+    'm.role', "('tool' if 'now' in m.content and not loop.last else m.role)"
+  )
+  words = tokenizer.load(folder_of(with_template(QWEN, template)), AUTO)
+  assert words.between('Try again.')
+  with pytest.raises(ConfigError, match='once a turn is appended'):
+    words.between('Try again, now.')
+
+
+@pytest.mark.parametrize('name', ['gemma3', 'llama3', 'qwen2.5'])
+def test_a_system_prompt_opens_every_row(name, folder_of):
+  folder = folder_of(KINDS[name])
+  words = tokenizer.load(folder, Chat('auto', 'Sum with care.', False))
+  turns = [
+    {'role': 'system', 'content': 'Sum with care.'},
+    {'role': 'user', 'content': QUESTION},
+  ]
+  assert words.prompts([QUESTION])[0] == words.library.apply_chat_template(
+    turns,
+    add_generation_prompt=True,
+    return_dict=False,
+    date_string='26 Jul 2024',
+  )
+  plain = tokenizer.load(folder, AUTO)
+  assert words.between(INSTRUCTION) == plain.between(INSTRUCTION)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'chat'),
+  [
+    (GEMMA, Chat('auto', 'Sum with care.', False)),
+    (
+      with_template(
+        QWEN, turns(TURN, "{% set messages = messages[-1:] %}{{ '' }}")
+      ),
+      Chat('auto', 'Sum with care.', False),
+    ),
+    (GEMMA, Chat('off', 'Sum with care.', False)),
+    (with_template(GEMMA, None), Chat('auto', 'Sum with care.', False)),
+  ],
+  ids=['refused', 'ignored', 'off', 'base'],
+)
+def test_a_system_prompt_that_would_not_be_read_is_refused(
+  kind, chat, folder_of
+):
+  with pytest.raises(ConfigError, match=r'set task\.system=') as error:
+    tokenizer.load(folder_of(kind), chat)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('kind', [GEMMA, LLAMA, QWEN])
+@pytest.mark.parametrize('template', [True, False])
+def test_a_plain_prompt_is_its_text_behind_the_token_that_begins_texts(
+  kind, template, folder_of
+):
+  kind = kind if template else with_template(kind, None)
+  chat = Chat('off' if template else 'auto', '', False)
+  words = tokenizer.load(folder_of(kind), chat)
+  bos = words.library.bos_token_id
+  start = [] if bos is None else [bos]
+  assert words.prompts([QUESTION]) == [start + encode(words, QUESTION)]
+  assert words.close == words.library.eos_token_id
+  assert words.close == words.end_tokens[0]
+  between = words.between(INSTRUCTION)
+  assert between == encode(words, INSTRUCTION)
+  assert words.library.decode(between) == INSTRUCTION
+
+
+def test_a_plain_instruction_gets_no_blank_of_its_own(tmp_path):
+  kind = Kind(
+    unigram('<unk>', '<s>', '</s>'),
+    None,
+    '</s>',
+    {'eos_token': '</s>', 'unk_token': '<unk>'},
+    'PreTrainedTokenizerFast',
+  )
+  words = tokenizer.load(write(tmp_path, kind))
+  [prompt] = words.prompts(['The sum of 12 and 7 is'])
+  attempt = encode(words, '</s>The sum is 19')[1:]
+  text = 'The sum of 12 and 7 is</s>The sum is 19</s>There may be'
+  whole = [*prompt, words.close, *attempt, words.close]
+  assert whole + words.between('There may be') == encode(words, text)
+
+
+def test_a_chat_needs_a_template(folder_of):
+  folder = folder_of(with_template(QWEN, None))
+  with pytest.raises(ConfigError, match='has no chat template') as error:
+    tokenizer.load(folder, Chat('on', '', False))
+  assert 'task.chat=off' in str(error.value) and folder in str(error.value)
+
+
+def test_an_end_token_in_every_prompt_is_refused(tmp_path):
+  folder = write(tmp_path, with_template(QWEN, None))
+  path = tmp_path / 'tokenizer.json'
+  library = tokenizers.Tokenizer.from_file(str(path))
+  end = '<|endoftext|>'
+  library.post_processor = processors.TemplateProcessing(
+    single=f'$A {end}', special_tokens=[(end, library.token_to_id(end))]
+  )
+  library.save(str(path))
+  settings = tmp_path / 'tokenizer_config.json'
+  text = settings.read_text()
+  settings.write_text(text.replace(QWEN.family, 'PreTrainedTokenizerFast'))
+  with pytest.raises(ConfigError, match='behind every prompt'):
+    tokenizer.load(folder)
+
+
+def test_a_tokenizer_without_an_end_token_serves_chats_only(tmp_path):
+  kind = dataclasses.replace(LLAMA, tokens={}, ends=())
+  kind = with_template(kind, LLAMA3.replace('{{- bos_token }}', ''))
+  folder = write(tmp_path, kind)
+  words = tokenizer.load(folder, AUTO)
+  assert words.end_tokens == (words.close,) == (words.pad,)
+  with pytest.raises(ConfigError, match='names no end token'):
+    tokenizer.load(folder)
+
+
+@pytest.mark.parametrize('ends', ['null', '7', '[7, 8]'])
+def test_the_ends_of_generation_join_those_of_the_tokenizer(ends, tmp_path):
+  folder = write(tmp_path, with_template(QWEN, None))
+  path = tmp_path / 'generation_config.json'
+  path.write_text(f'{{"eos_token_id": {ends}}}')
+  more = json.loads(f'[{ends}]'.replace('[[', '[').replace(']]', ']'))
+  words = tokenizer.load(folder)
+  expected = [words.library.eos_token_id, *(i for i in more if i is not None)]
+  assert [*words.end_tokens] == expected
+
+
+def test_a_broken_generation_config_is_named(tmp_path):
+  folder = write(tmp_path, QWEN)
+  (tmp_path / 'generation_config.json').write_text('{"eos_token_id": ')
+  with pytest.raises(ConfigError, match=r'generation_config\.json is no JSON'):
+    tokenizer.load(folder)
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+  with pytest.raises(ConfigError, match=r'copy tokenizer\.json') as error:
+    tokenizer.load(str(tmp_path))
+  assert '\n' not in str(error.value)
+
+
+def test_an_attempts_text_leaves_out_the_token_that_ended_it(folder_of):
+  words = tokenizer.load(folder_of(GEMMA), AUTO)
+  text = 'The sum  is\n\n19 .'
+  rows = [[*encode(words, text), end] for end in words.end_tokens]
+  assert words.attempts([*rows, encode(words, text), []]) == [text] * 3 + ['']
+
+
+def test_the_bundled_model_reads_plain_prompts_as_it_always_did():
+  words = tokenizer.load(str(job.BUNDLED), AUTO)
+  # <pad> 0, <end> 1, then digits from 3; see tokenizer.json.
+  assert words.prompts(['123+456=']) == [[4, 5, 6, 13, 7, 8, 9, 14]]
+  assert words.between(arithmetic.INSTRUCTION) == [
+    *(15, 27, 25, 21, 20, 23, 16, 19, 26, 17, 22, 24, 18, 15)
+  ]
+  assert (words.close, words.end_tokens, words.pad) == (1, (1,), 0)
+  assert words.attempts([[8, 10, 12, 1]]) == ['579']
+  assert words.template is None and words.notes == ()
+
+
+def test_a_misspelt_way_to_chat_is_refused():
+  config = config_lib.default()
+  config.task.chat = 'no'
+  with pytest.raises(ConfigError, match=r'task\.chat must be one of auto'):
+    config_lib.check(config, 1)
