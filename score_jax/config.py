@@ -25,6 +25,7 @@ TRUNCATED = ('keep', 'wrong', 'mask')
 JOBS = ('pretrain', 'stage1', 'stage2', 'score')
 DTYPES = ('float32', 'bfloat16')
 REMAT = ('none', 'block', 'products')
+PROJECTIONS = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
 CHAT = ('auto', 'on', 'off')
 
 
@@ -58,8 +59,19 @@ def _model() -> ConfigDict:
   c = ConfigDict()
   c.path = ''  # A checkpoint folder as on the Hugging Face hub; '' = bundled.
   c.dtype = 'float32'  # Of activations and products.
-  c.param_dtype = 'float32'  # Of the policy's parameters.
+  c.param_dtype = 'float32'  # Of what is trained: the policy, or its adapter.
+  c.master_weights = True  # bfloat16 param_dtype: a float32 copy to add to.
   c.reference_dtype = 'float32'  # Of the frozen reference's parameters.
+  c.reference_on_host = False  # Its layers wait in host memory, full tuning.
+  # Low-rank adapter (arXiv:2106.09685); its numbers are *ours*.
+  c.lora = ConfigDict(
+    {
+      'rank': 0,  # 0 = off: all parameters are trained.
+      'alpha': 32.0,  # What the adapter adds weighs alpha / rank.
+      'targets': PROJECTIONS,  # Which projections it changes.
+      'dropout': 0.0,  # Share of its inputs left out, in the update alone.
+    }
+  )
   c.remat = 'none'  # What the backward pass computes anew; one of REMAT.
   c.unroll = True  # Layers unrolled: faster on CPU; scanned: compiles faster.
   c.logits_chunk = 1024  # Tokens whose logits exist at once in the update.
@@ -216,17 +228,23 @@ KINDS = {
   float: 'a number',
   bool: 'True or False',
   str: 'a text',
-  tuple: 'whole numbers in brackets, as "(8, 8)"',
+  (int,): 'whole numbers in brackets, as "(8, 8)"',
+  (str,): "names in quotes and brackets, as \"('query', 'value')\"",
 }
 
 
-def _reads_as(kind: type, text: str) -> bool:
+def _kind(default: Any) -> Any:
+  """Returns which of KINDS a setting is; a tuple goes by its first entry."""
+  return (type(default[0]),) if isinstance(default, tuple) else type(default)
+
+
+def _reads_as(kind: Any, text: str) -> bool:
   """Returns whether a text from the command line is a value of a kind."""
   try:
-    if kind is tuple:
+    if isinstance(kind, tuple):
       value = ast.literal_eval(text)
       value = value if isinstance(value, tuple | list) else (value,)
-      return all(type(x) is int for x in value)
+      return all(type(x) is kind[0] for x in value)
     if kind is bool:
       return text.lower() in ('true', 'false', '1', '0', 't', 'f')
     kind(text)
@@ -255,7 +273,7 @@ def check_override(config: ConfigDict, name: str, value: str | None) -> None:
     f'{inside[0] if inside else ""}=VALUE.',
   )
   _refuse(name not in known, f'{name} is not a setting{_alike(name, known)}.')
-  kind = type(known[name])
+  kind = _kind(known[name])
   _refuse(
     value is None,
     f'{name} needs its value behind a =, as --config.{name}={known[name]}.',
@@ -355,6 +373,7 @@ def check(config: ConfigDict, devices: int) -> None:
   for name in ('dtype', 'param_dtype', 'reference_dtype'):
     _one_of(f'model.{name}', config.model[name], DTYPES)
   _one_of('model.remat', config.model.remat, REMAT)
+  _check_lora(config)
   _one_of('task.chat', config.task.chat, CHAT)
   _one_of('optimizer.name', config.optimizer.name, ('adam', 'adamw', 'sgd'))
   _one_of(
@@ -385,6 +404,50 @@ def _check_numbers(config: ConfigDict) -> None:
   _share(config, 'method.gamma', 'method.offline_fraction')
   _share(config, 'optimizer.b1', 'optimizer.b2', 'limits.grader_failures')
   _share(config, 'method.adaptive_beta2.fraction')
+
+
+def _check_lora(config: ConfigDict) -> None:
+  lora = config.model.lora
+  _at_least(config, 0, 'model.lora.rank')
+  if not lora.rank:
+    return
+  _refuse(
+    not lora.alpha > 0,
+    f'model.lora.alpha must be above 0; got {lora.alpha}; 2 x model.lora.rank '
+    'is usual.',
+  )
+  _refuse(
+    not 0 <= lora.dropout < 1,
+    f'model.lora.dropout must be at least 0 and below 1; got {lora.dropout}.',
+  )
+  _refuse(
+    not lora.targets,
+    f'model.lora.targets is empty; name some of {", ".join(PROJECTIONS)}, or '
+    'set model.lora.rank=0.',
+  )
+  for name in lora.targets:
+    # Theirs end in _proj and begin as ours do.
+    alike = [
+      p for p in PROJECTIONS if name.endswith('_proj') and p[0] == name[0]
+    ]
+    hint = (
+      f' (did you mean {alike[0]}?)' if alike else nearest(name, PROJECTIONS)
+    )
+    _refuse(
+      name not in PROJECTIONS,
+      f'model.lora.targets must be of {", ".join(PROJECTIONS)}; got {name!r}'
+      f'{hint}.',
+    )
+  _refuse(
+    len(set(lora.targets)) < len(lora.targets),
+    f'model.lora.targets names one twice; got {tuple(lora.targets)}.',
+  )
+  _refuse(
+    config.model.reference_on_host,
+    f'model.reference_on_host=True does not go with model.lora.rank={lora.rank}'
+    ': the reference is the frozen part of the policy as well, which every '
+    'token reads; set it to False.',
+  )
 
 
 def _check_pretrain(config: ConfigDict) -> None:

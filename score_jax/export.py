@@ -1,6 +1,9 @@
 """A trained stage out, as a checkpoint folder that transformers and vLLM load.
 
 python -m score_jax.export --workdir=runs/mine --out=DIR [--stage=stage2]
+
+A run with an adapter comes out merged into its base model; with --adapter, as
+a folder that PEFT and vLLM load beside the base model.
 """
 
 from __future__ import annotations
@@ -21,10 +24,17 @@ _STAGE = flags.DEFINE_string(
 _DTYPE = flags.DEFINE_enum(
   'dtype', '', ['', 'float32', 'bfloat16'], "Of the weights; the base model's."
 )
+_ADAPTER = flags.DEFINE_bool(
+  'adapter', False, 'Write the adapter alone, as PEFT does.'
+)
 
 
 def export(
-  workdir: pathlib.Path, out: pathlib.Path, stage: str, dtype: str
+  workdir: pathlib.Path,
+  out: pathlib.Path,
+  stage: str,
+  dtype: str,
+  adapter: bool = False,
 ) -> str:
   """Writes the best checkpoint of a stage, and returns which one that was.
 
@@ -32,36 +42,58 @@ def export(
     workdir: of the run.
     out: the folder to write; it may not hold anything yet.
     stage: its name; '' = the last one that has a checkpoint.
-    dtype: of the weights; '' = as the base model's are stored.
+    dtype: of the weights; '' = as the base model's are stored, an adapter's
+      as it was trained.
+    adapter: whether to write the adapter alone.
 
   Raises:
-    ConfigError: if there is no such run, stage or checkpoint, or `out` is in
-      use.
+    ConfigError: if there is no such run, stage or checkpoint, or no adapter, or
+      `out` is in use.
   """
   import jax
   from ml_collections import ConfigDict
 
   from score_jax import checkpoint, files, job, sharding
   from score_jax import config as config_lib
-  from score_jax.models import tensor_files, weights
+  from score_jax.models import lora, tensor_files, weights
 
   path = workdir / 'config.json'
   if not path.exists():
     raise ConfigError(f'--workdir={workdir} holds no run (no config.json).')
   config = ConfigDict(files.read_json(path))
+  chosen = job.adapter(config)
+  if adapter and chosen is None:
+    raise ConfigError(
+      f'--adapter: the run in {workdir} has none, for it trained all parameters '
+      '(model.lora.rank=0); leave --adapter out.'
+    )
   stage = _stage(workdir, stage)
   source = job.model_folder(config)
   mesh = sharding.make_mesh(config_lib.mesh_shape(config, jax.device_count()))
   model = job.make_model(config, source, mesh)
-  target = job.with_dtype(weights.target(model), config.model.param_dtype)
+  target = lora.target(weights.target(model), chosen, config.model.param_dtype)
   where = workdir / 'checkpoints' / stage
   params, meta = checkpoint.restore_params(
     where, checkpoint.best_first(where), target, print
   )
+  hf = weights.read_config(source)
+  if adapter:
+    params = jax.tree.map(lambda x: x.astype(dtype or x.dtype), params)
+    weights.save_adapter(out, params, chosen, hf, source)
+    return f'the adapter of {stage}, step {meta["step"]}'
   stored = tensor_files.stored_tensors(pathlib.Path(source))
   dtype = dtype or tensor_files.DTYPES[next(iter(stored.values())).dtype]
-  params = jax.tree.map(lambda x: x.astype(dtype), params)
-  weights.save(out, params, weights.read_config(source), source, progress=True)
+  if chosen is None:
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+  else:
+    base = job.load_base(config, source, model)
+    if checkpoint.params_hash(base) != meta['reference']:
+      raise ConfigError(
+        f'{source} is not the base model that {where} was trained on; put that '
+        'one there.'
+      )
+    params = lora.merge(base, params, chosen, dtype)
+  weights.save(out, params, hf, source, progress=True)
   return f'{stage}, step {meta["step"]}'
 
 
@@ -83,7 +115,11 @@ def main(argv: Sequence[str]) -> None:
   out = pathlib.Path(_OUT.value)
   try:
     which = export(
-      pathlib.Path(_WORKDIR.value), out, _STAGE.value, _DTYPE.value
+      pathlib.Path(_WORKDIR.value),
+      out,
+      _STAGE.value,
+      _DTYPE.value,
+      _ADAPTER.value,
     )
   except ConfigError as error:
     print(f'score_jax: {error}', file=sys.stderr)

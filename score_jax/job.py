@@ -25,7 +25,7 @@ from score_jax import (
 from score_jax import config as config_lib
 from score_jax.config import ConfigError
 from score_jax.methods.score import StagePlan
-from score_jax.models import families, transformer, weights
+from score_jax.models import families, lora, transformer, weights
 from score_jax.policy import Policy
 
 BUNDLED = pathlib.Path(__file__).parent / 'assets' / 'arithmetic'
@@ -42,8 +42,13 @@ FREE = (
   'model.remat',
   'model.unroll',
   'model.logits_chunk',
+  'model.reference_on_host',
   'pretrain.',
 )
+
+
+# Which stream of random numbers a key belongs to.
+ADAPTER = 1_000_003
 
 
 class Interrupted(Exception):
@@ -97,12 +102,33 @@ class Job:
 
   @functools.cached_property
   def param_shardings(self) -> Any:
-    """Returns the layout of the policy's parameters."""
-    return jax.tree.map(lambda x: x.sharding, self.base)
+    """Returns the layout of what is trained."""
+    return jax.tree.map(lambda x: x.sharding, self.policy_like())
+
+  @functools.cached_property
+  def _model_like(self) -> Any:
+    return weights.target(self.model)
 
   def policy_like(self) -> Any:
-    """Returns shapes and layout of the policy's parameters."""
-    return with_dtype(self.base, self.config.model.param_dtype)
+    """Returns shapes and layout of what is trained."""
+    dtype = self.config.model.param_dtype
+    return lora.target(self._model_like, adapter(self.config), dtype)
+
+  def base_on_devices(self) -> Any:
+    """Returns the reference's parameters, fetched where they lie on the host."""
+    places = jax.tree.map(lambda x: x.sharding, self._model_like)
+    return jax.device_put(self.base, places)
+
+  def start(self) -> Any:
+    """Returns what the first stage starts from: the base, or a new adapter."""
+    if adapter(self.config) is None:
+      return self.base_on_devices()
+    key = jax.random.fold_in(self.root_key(), ADAPTER)
+    return lora.init(key, self.policy_like())
+
+  def bound(self, params: Any) -> Any:
+    """Returns what the samplers take, of what is trained."""
+    return lora.bind(self.base, params, adapter(self.config))
 
   def sampling(self, turns: int, first: int, second: int, policy: Policy):
     """Returns what a sampler of the first `turns` turns is compiled from."""
@@ -177,8 +203,10 @@ def setup(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> Job:
     folder, tokenizer.Chat(chat.chat, chat.system, chat.thinking)
   )
   model = make_model(config, folder, mesh)
-  target = with_dtype(weights.target(model), config.model.reference_dtype)
-  base = weights.load(folder, target, config.log.progress)
+  base = load_base(config, folder, model)
+  base_hash = checkpoint.params_hash(base)
+  if config.model.reference_on_host:
+    base = _layers_on_host(base)
   splits = _load_splits(config, task, words)
   stop.check()
   ids = words.between(config.task.instruction or task.instruction)
@@ -192,7 +220,7 @@ def setup(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> Job:
     mesh=mesh,
     model=model,
     base=base,
-    base_hash=checkpoint.params_hash(base),
+    base_hash=base_hash,
     tokenizer=words,
     task=task,
     instructions=(between,) * (config.turns - 1),
@@ -212,11 +240,37 @@ def make_model(
   return transformer.Transformer(architecture, execution)
 
 
-def with_dtype(target: Any, dtype: str) -> Any:
-  """Returns shapes and layouts of parameters, in another dtype."""
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), target
-  )
+def adapter(config: ConfigDict) -> lora.Lora | None:
+  """Returns the adapter that is trained, or None where all parameters are."""
+  c = config.model.lora
+  if not c.rank:
+    return None
+  return lora.Lora(c.rank, c.alpha, tuple(c.targets), c.dropout)
+
+
+def load_base(
+  config: ConfigDict, folder: str, model: transformer.Transformer
+) -> Any:
+  """Returns the reference's parameters, on the devices of the model's mesh."""
+  dtype = config.model.reference_dtype
+  target = lora.target(weights.target(model), None, dtype)
+  return weights.load(folder, target, config.log.progress)
+
+
+def _layers_on_host(base: Any) -> Any:
+  """Returns parameters whose layers lie in the memory of the devices' hosts.
+
+  The embedding stays: it is read for every block of logits.
+  """
+  try:
+    places = jax.tree.map(
+      lambda x: sharding.on_host(x.sharding), base['layers']
+    )
+  except ValueError as error:
+    raise ConfigError(
+      f'model.reference_on_host=True cannot be had: {error} Set it to False.'
+    ) from error
+  return {**base, 'layers': jax.device_put(base['layers'], places)}
 
 
 def _load_splits(config, task, words) -> dict[str, data.Problems]:
@@ -280,6 +334,7 @@ def describe(job: Job, plans: list[StagePlan]) -> str:
     f'model     {job.model.config.layers} layers of width '
     f'{job.model.config.width}, {_count(job.base):,} parameters, '
     f'{config.model.dtype} ({model_folder(config)})',
+    f'trained   {_trained(job)}',
     f'task      {job.task.name}: {len(job.train):,} problems to train on, '
     f'{len(job.test):,} to test',
     f'a step    {problems} prompts x K={each}{second} x {config.turns} turns '
@@ -309,21 +364,36 @@ def _count(params: Any) -> int:
   return sum(x.size for x in jax.tree.leaves(params))
 
 
+def _trained(job: Job) -> str:
+  """Returns how many parameters are trained, and which."""
+  count, chosen = _count(job.policy_like()), adapter(job.config)
+  if chosen is None:
+    return f'all {count:,} parameters'
+  return (
+    f'{count:,} parameters of an adapter of rank {chosen.rank} (alpha '
+    f'{chosen.alpha:g}) on {", ".join(chosen.targets)}'
+  )
+
+
 def _memory(job: Job, rows: int, longest: int) -> str:
   """Returns bytes by part, over all devices; what XLA adds is not in it."""
   c, model = job.model.config, job.config.model
   size = {
     name: jnp.dtype(model[name]).itemsize for name in model if 'dtype' in name
   }
-  count = _count(job.base)
+  trained, adapted = _count(job.policy_like()), adapter(job.config) is not None
   moments = {'adam': 2, 'adamw': 2, 'sgd': 0}[job.config.optimizer.name]
   cache = 2 * c.layers * rows * longest * c.kv_heads * c.head_dim
   logits = min(model.logits_chunk, rows * longest) * c.vocab_size * 4
+  master = model.param_dtype != 'float32' and model.master_weights
+  where = (
+    'reference (layers on host)' if model.reference_on_host else 'reference'
+  )
   parts = {
-    'policy': count * size['param_dtype'],
-    'reference': count * size['reference_dtype'],
-    'optimizer': count * moments * size['param_dtype'],
-    'gradient': count * size['param_dtype'],
+    'adapter' if adapted else 'policy': trained * size['param_dtype'],
+    where: _count(job.base) * size['reference_dtype'],
+    'optimizer': trained * (moments + master) * 4,
+    'gradient': trained * 4,
     'cache': cache * size['dtype'],
     'logits': logits,
   }

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
 
 from absl import app, flags, logging
 from ml_collections import config_flags, ConfigDict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import pathlib
 import sys
 import time
@@ -93,7 +94,7 @@ def _score(
   if not held:  # Not before: settings that were refused claim nothing.
     job_lib.claim(config, workdir)
   say(job_lib.describe(job, plans))
-  results = {'base': train.evaluate_into(job, 'base', job.base, 0)}
+  results = {'base': train.evaluate_into(job, 'base', job.base_on_devices(), 0)}
   say(f'base: {_result(results["base"])}')
   say(f'the first update comes {time.monotonic() - started:.0f} s after start')
   for plan in plans:
@@ -117,14 +118,23 @@ def _stage(job: Job, plan: StagePlan, plans: list[StagePlan]) -> dict[str, Any]:
     say(f'{plan.name} is finished')
   else:
     before = plans[: plans.index(plan)]
-    start, origin = job.base, 'the base model'
-    if before:
-      start, step = train.best_params(job, before[-1].name)
-      origin = f'the best checkpoint of {before[-1].name}, step {step}'
-    say(f'{plan.name} starts from {origin}')
+    start = functools.partial(_start, job, plan, before)
     train.train_stage(job, plan, start)
   params, step = train.best_params(job, plan.name)
-  return train.evaluate_into(job, plan.name, params, step)
+  return train.evaluate_into(job, plan.name, job.bound(params), step)
+
+
+def _start(job: Job, plan: StagePlan, before: list[StagePlan]) -> Any:
+  """Returns what a stage starts from, and says what that is."""
+  if not before:
+    say(f'{plan.name} starts from the base model')
+    return job.start()
+  params, step = train.best_params(job, before[-1].name)
+  say(
+    f'{plan.name} starts from the best checkpoint of {before[-1].name}, '
+    f'step {step}'
+  )
+  return params
 
 
 def _results(workdir: pathlib.Path) -> dict[str, Any]:

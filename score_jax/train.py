@@ -7,6 +7,7 @@ import functools
 import math
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from score_jax import (
   sharding,
 )
 from score_jax.checkpoint import CheckpointError, Checkpoints
-from score_jax.job import Interrupted, Job
+from score_jax.job import adapter, Interrupted, Job
 from score_jax.journal import Journal, open_journal, say
 from score_jax.methods.score import StagePlan, stages
 from score_jax.objective import Groups
@@ -50,7 +51,7 @@ def is_finished(workdir: pathlib.Path, plan: StagePlan) -> bool:
 
 
 def best_params(job: Job, name: str) -> tuple[Any, int]:
-  """Returns parameters and step of a stage's best whole checkpoint."""
+  """Returns what was trained, and the step, of a stage's best checkpoint."""
   where = folder(job, name)
   params, meta = checkpoint.restore_params(
     where, checkpoint.best_first(where), job.policy_like(), say
@@ -68,18 +69,18 @@ class _Stage:
     self.groups = Groups(s.first_attempts, s.second_attempts)
     each = s.first_attempts * s.second_attempts
     self.problems = config.train.trajectories // each
-    self.optimizer = learner.make_optimizer(
-      **config.optimizer, steps=plan.steps
-    )
-    self.update = learner.make_update(
-      job.model,
-      self.optimizer,
-      _learning(config, plan, self.groups, job.policy),
-    )
     # Stages follow each other in one order of problems and draws.
     names = [p.name for p in stages(config)]
     before = stages(config)[: names.index(plan.name)]
     self.offset = sum(p.steps for p in before)
+    self.optimizer = learner.make_optimizer(
+      **config.optimizer, steps=plan.steps
+    )
+    if config.model.param_dtype != 'float32':
+      master = config.model.master_weights
+      self.optimizer = learner.widen(self.optimizer, master)
+    learning = _learning(config, plan, self.groups, job.policy, self.offset)
+    self.update = learner.make_update(job.model, self.optimizer, learning)
 
   def init(self, params: Any) -> learner.TrainState:
     """Returns the state before the first update; params are copied."""
@@ -132,7 +133,7 @@ class _Stage:
     key = jax.random.fold_in(job.root_key(), number)
     first = self._offline(problems, index)
     trajectory = job.training_sampler(
-      params, prompts, job.instructions, key, first
+      job.bound(params), prompts, job.instructions, key, first
     )
     return rollout.read(trajectory, problems, job.task, job.tokenizer)
 
@@ -146,14 +147,14 @@ class _Stage:
     return rollout.first_attempts(
       job.mesh,
       job.first_attempt_sampler,
-      job.base,
+      job.base_on_devices(),
       prompts,
       jax.random.fold_in(job.root_key(), OFFLINE),
       np.arange(self.problems) < count,
     )
 
 
-def _learning(config, plan, groups, policy) -> learner.Learning:
+def _learning(config, plan, groups, policy, offset) -> learner.Learning:
   method, adaptive = config.method, config.method.adaptive_beta2
   return learner.Learning(
     stage=plan.stage,
@@ -167,16 +168,20 @@ def _learning(config, plan, groups, policy) -> learner.Learning:
     beta2_fraction=adaptive.fraction,
     beta2_low=adaptive.low,
     beta2_high=adaptive.high,
+    lora=adapter(config),
+    seed=config.seed,
+    first_step=offset,
   )
 
 
-def train_stage(job: Job, plan: StagePlan, start: Any) -> None:
+def train_stage(job: Job, plan: StagePlan, start: Callable[[], Any]) -> None:
   """Trains a stage to its last checkpoint, from its newest one or `start`.
 
   Args:
     job: what all stages share.
     plan: of the stage.
-    start: parameters that it starts from if it has no checkpoint.
+    start: returns the parameters that it starts from, and is called if it has
+      no checkpoint; nobody else may hold them, or they would stay in memory.
 
   Raises:
     Interrupted: on SIGTERM, when the state is saved.
@@ -194,12 +199,12 @@ def train_stage(job: Job, plan: StagePlan, start: Any) -> None:
       _loop(stage, state, checkpoints, journal)
 
 
-def _resume(stage: _Stage, checkpoints: Checkpoints, start: Any):
+def _resume(stage: _Stage, checkpoints: Checkpoints, start: Callable):
   """Returns state and metric history, restored or new."""
   job, plan = stage.job, stage.plan
   found = checkpoints.restore(stage.abstract())
   if found is None:
-    return stage.init(start), []
+    return stage.init(start()), []
   state, meta = found
   if meta['reference'] != job.base_hash:
     raise TrainingError(
@@ -389,7 +394,7 @@ def evaluate(
 
 
 def _validate(job: Job, params: Any) -> dict[str, float | None]:
-  attempts, _ = evaluate(job, params, job.validation)
+  attempts, _ = evaluate(job, job.bound(params), job.validation)
   values = evaluation.problem_values(attempts)
   return {
     f'validation_{name}': None if np.isnan(x).all() else float(np.nanmean(x))

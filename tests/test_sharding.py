@@ -16,12 +16,13 @@ from jax.sharding import PartitionSpec
 from score_jax import learner, sampler, sharding
 from score_jax.learner import Batch, TrainState
 from score_jax.policy import Policy
+from score_jax.trajectory import Trajectory
 
 MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
 every_mesh = pytest.mark.parametrize('shape', MESHES, ids=str)
 # Heads, key heads and vocabulary divide by 2, and not by 8.
-CONFIG = dataclasses.replace(tiny.RICH, vocab_size=14)
-OPTIMIZER = optax.sgd(0.05, momentum=0.9)
+CONFIG = dataclasses.replace(tiny.PLAIN, kv_heads=2, vocab_size=14)
+OPTIMIZER = optax.sgd(0.01, momentum=0.9)
 PROMPTS = [[3, 4, 5], [4], [6, 13], [5]]
 
 
@@ -40,80 +41,136 @@ def layout_of(mesh, model, optimizer) -> TrainState:
   return TrainState(whole, params, opt_state, whole, whole)
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """What was sampled and learned on a mesh, on the host."""
-
-  greedy: object
-  sampled: object
-  state: TrainState
-  metrics: list[dict]
+def on_mesh(shape):
+  """Returns a decoder with parameters, a reference and prompts, on a mesh."""
+  mesh = mesh_of(shape)
+  model = tiny.transformer(CONFIG, unroll=False, mesh=mesh)
+  layout = layout_of(mesh, model, OPTIMIZER).params
+  params = (tiny.params_of(model, seed) for seed in range(2))
+  prompts = tiny.prompts(PROMPTS, 3)
+  return (
+    model,
+    *(jax.device_put(p, layout) for p in params),
+    jax.tree.map(lambda x: sharding.put_rows(mesh, x), prompts),
+  )
 
 
 @functools.cache
-def run_on(shape) -> Run:
-  """Returns two samples and what two updates make of one of them."""
-  mesh = mesh_of(shape)
-  model = tiny.transformer(CONFIG, unroll=False, mesh=mesh)
-  layout = layout_of(mesh, model, OPTIMIZER)
-  params = jax.device_put(tiny.params_of(model), layout.params)
-  reference = jax.device_put(tiny.params_of(model, seed=1), layout.params)
-  prompts = jax.tree.map(
-    lambda x: sharding.put_rows(mesh, x), tiny.prompts(PROMPTS, 3)
+def sampled_on(shape, temperature) -> Trajectory:
+  model, params, _, prompts = on_mesh(shape)
+  sampling = tiny.sampling(first_attempts=2, policy=Policy(temperature))
+  return sampler.make_sampler(model, sampling)(
+    params, prompts, (jnp.asarray([5, 6], jnp.int32),), jax.random.key(0)
   )
 
-  def sample(temperature):
-    sampling = tiny.sampling(first_attempts=2, policy=Policy(temperature))
-    return sampler.make_sampler(model, sampling)(
-      params, prompts, (jnp.asarray([5, 6], jnp.int32),), jax.random.key(0)
-    )
 
-  greedy, sampled = sample(0.0), sample(1.0)
+@pytest.mark.parametrize(
+  ('shape', 'temperature'),
+  [*((shape, 1.0) for shape in MESHES), ((2, 2, 2), 0.0)],
+  ids=str,
+)
+def test_every_mesh_samples_what_one_device_samples(shape, temperature):
+  found = jax.device_get(sampled_on(shape, temperature))
+  expected = jax.device_get(sampled_on((1, 1, 1), temperature))
+  np.testing.assert_allclose(found.logp, expected.logp, atol=1e-5)
+  same = dataclasses.replace(found, logp=expected.logp)
+  jax.tree.map(np.testing.assert_array_equal, same, expected)
+
+
+@functools.cache
+def updated_on(shape):
+  """Returns the state and metrics after two updates."""
+  model, params, reference, _ = on_mesh(shape)
+  mesh = model.execution.mesh
   reward = np.random.default_rng(0).random((8, 2)).astype(np.float32)
-  batch = Batch(sampled, sharding.put_rows(mesh, reward))
+  batch = Batch(sampled_on(shape, 1.0), sharding.put_rows(mesh, reward))
   update = learner.make_update(model, OPTIMIZER, tiny.learning(tiny.STAGE_ONE))
   state = learner.init_state(params, OPTIMIZER, 0.1)
-  state = jax.device_put(jax.tree.map(jnp.copy, state), layout)
-  metrics = []
+  state = jax.device_put(state, layout_of(mesh, model, OPTIMIZER))
   for _ in range(2):
-    state, numbers = update(state, reference, batch)
-    metrics.append(numbers)
-  return jax.device_get(Run(greedy, sampled, state, metrics))
-
-
-jax.tree_util.register_dataclass(Run)
-
-
-@pytest.fixture(scope='module')
-def alone():
-  return run_on((1, 1, 1))
+    state, metrics = update(state, reference, batch)
+  return state, metrics
 
 
 @every_mesh
-def test_every_mesh_samples_what_one_device_samples(alone, shape):
-  for found, expected in (
-    (run_on(shape).greedy, alone.greedy),
-    (run_on(shape).sampled, alone.sampled),
-  ):
-    np.testing.assert_allclose(found.logp, expected.logp, atol=1e-5)
-    for name in ('tokens', 'turn', 'length', 'span', 'truncated'):
-      np.testing.assert_array_equal(
-        getattr(found, name), getattr(expected, name), err_msg=name
-      )
+def test_two_updates_on_every_mesh_are_those_of_one_device(shape):
+  (state, metrics), (state_alone, metrics_alone) = (
+    jax.device_get(updated_on(s)) for s in (shape, (1, 1, 1))
+  )
+  close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
+  jax.tree.map(close, state.params, state_alone.params)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
+  jax.tree.map(close, state.opt_state, state_alone.opt_state)
+  jax.tree.map(close, metrics, metrics_alone)
+  start = tiny.params_of(tiny.transformer(CONFIG))
+  moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, start)
+  assert min(jax.tree.leaves(moved)) > 1e-4
 
 
-@every_mesh
-def test_two_updates_on_every_mesh_are_those_of_one_device(alone, shape):
-  found = run_on(shape)
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, atol=1e-5),
-    found.state,
-    alone.state,
+MESH = mesh_of((2, 2, 2))
+
+
+@pytest.mark.parametrize(
+  ('axes', 'shape', 'expected'),
+  [
+    (('batch', 'length'), (8, 3), (('data', 'fsdp'), None)),
+    (('batch', None), (6, 3), (None, None)),  # 4 does not divide 6.
+    (('vocab', 'embed'), (14, 16), (('tensor',), ('fsdp',))),
+    (('vocab', 'embed'), (13, 16), (None, ('fsdp',))),
+    (('embed', 'kv_heads', 'head_dim'), (16, 1, 4), (('fsdp',), None, None)),
+    (('heads', 'head_dim', 'embed'), (4, 4, 15), (('tensor',), None, None)),
+    (('layers', 'norm'), (2, 16), (None, None)),
+  ],
+)
+def test_a_dimension_is_split_where_its_mesh_axes_divide_it(
+  axes, shape, expected
+):
+  assert sharding.partition(MESH, axes, shape) == PartitionSpec(*expected)
+
+
+def test_an_axis_that_is_not_in_the_table_is_refused():
+  with pytest.raises(KeyError, match='rows'):
+    sharding.partition(MESH, ('rows',), (8,))
+
+
+def test_moments_live_where_their_parameters_do():
+  """And what is no moment lives everywhere."""
+  model = tiny.transformer(CONFIG)
+  layout = layout_of(MESH, model, optax.adam(0.1))
+  adam = layout.opt_state[0]
+  assert adam.mu == layout.params
+  assert adam.nu == layout.params
+  assert adam.count.is_fully_replicated
+  attention = layout.params['layers']['attention']
+  assert attention['query']['kernel'].spec == PartitionSpec(
+    None, ('fsdp',), ('tensor',), None
   )
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-    found.metrics,
-    alone.metrics,
+  assert layout.params['embedding'].spec == PartitionSpec(
+    ('tensor',), ('fsdp',)
   )
-  start = tiny.params_of(tiny.transformer(CONFIG))['embedding']
-  assert np.abs(found.state.params['embedding'] - start).max() > 1e-2
+
+
+def test_updates_leave_every_array_where_it_was():
+  state, _ = updated_on((2, 2, 2))
+  model = tiny.transformer(CONFIG)
+  jax.tree.map(
+    lambda x, place: (
+      x.sharding.is_equivalent_to(place, x.ndim) or pytest.fail()
+    ),
+    state,
+    layout_of(state.step.sharding.mesh, model, OPTIMIZER),
+  )
+
+
+def test_rows_are_put_a_part_on_each_device():
+  rows = np.arange(24).reshape(8, 3)
+  found = sharding.put_rows(MESH, rows)
+  np.testing.assert_array_equal(found, rows)
+  assert {s.data.shape for s in found.addressable_shards} == {(2, 3)}
+  odd = sharding.put_rows(MESH, rows[:5])
+  assert {s.data.shape for s in odd.addressable_shards} == {(5, 3)}
+
+
+def test_without_a_mesh_nothing_is_laid_out():
+  x = jnp.ones((3, 5))
+  assert sharding.constrain(None, x, 'batch', 'length') is x

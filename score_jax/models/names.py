@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from score_jax.models.transformer import ModelConfig
@@ -90,6 +90,53 @@ def tensors(config: ModelConfig, names: Layout) -> tuple[Tensor, ...]:
       for name, path, axes in inner
     ),
   )
+
+
+def adapter_tensors(
+  config: ModelConfig, hf: Mapping[str, Any]
+) -> tuple[Tensor, ...]:
+  """Returns where the matrices of an adapter lie in a folder of PEFT.
+
+  Args:
+    config: the architecture.
+    hf: the base model's `config.json`.
+  """
+  # Modules as they are named in memory, which with vision is not as in files.
+  body = _LAYOUTS[2 if hf['model_type'] == 'gemma3' else 0].body
+  found = []
+  for theirs, ours, axes in _projections(config):
+    if ours[-1] == 'bias':
+      continue
+    outputs, inputs = (len(group) for group in axes)
+    name = (
+      f'base_model.model.{body}layers.{{}}.{theirs.removesuffix(".weight")}'
+    )
+    path = ('layers', *ours[:-1])
+    a = ((inputs,), tuple(range(inputs)))
+    b = (tuple(range(1, outputs + 1)), (0,))
+    found.append(Tensor(f'{name}.lora_A.weight', (*path, 'lora_a'), a))
+    found.append(Tensor(f'{name}.lora_B.weight', (*path, 'lora_b'), b))
+  return tuple(found)
+
+
+def adapter_modules(
+  config: ModelConfig, hf: Mapping[str, Any], targets: Sequence[str]
+) -> list[str] | str:
+  """Returns what PEFT is told to adapt: names, or a pattern for whole names.
+
+  Args:
+    config: the architecture.
+    hf: the base model's `config.json`.
+    targets: our names of the projections.
+  """
+  theirs = {
+    ours[1]: name.split('.')[1] for name, ours, _ in _projections(config)
+  }
+  modules = [theirs[name] for name in targets]
+  if hf['model_type'] != 'gemma3':
+    return modules
+  # The vision part has modules of the same names.
+  return rf'model\.language_model\..*\.({"|".join(modules)})'
 
 
 def _projections(

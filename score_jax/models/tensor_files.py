@@ -23,6 +23,7 @@ from score_jax import files
 from score_jax.config import ConfigError
 
 WEIGHTS = 'model.safetensors'
+ADAPTER = 'adapter_model.safetensors'
 INDEX = 'model.safetensors.index.json'
 DTYPES = {
   'F32': np.dtype(np.float32),
@@ -237,17 +238,18 @@ def write(
       name = f'model-{i:05}-of-{len(groups):05}.safetensors'
     weight_map |= {each.name: name for each in group}
     total += sum(each.size for each in group)
-    _write_file(folder / name, group, written)
+    write_file(folder / name, group, written)
   if len(groups) > 1:
     index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
     files.write_json(folder / INDEX, index)
 
 
-def _write_file(
+def write_file(
   file: pathlib.Path,
   outgoing: Sequence[Outgoing],
   written: Callable[[int], Any],
 ) -> None:
+  """Writes tensors to one file, in their order; `written` is told the bytes."""
   with open(file, 'wb') as opened:
     opened.write(_header(outgoing))
     for each in outgoing:

@@ -29,6 +29,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from score_jax import files, sharding
 from score_jax.config import ConfigError
 from score_jax.models import families, names, tensor_files
+from score_jax.models.lora import Lora
 from score_jax.models.tensor_files import few, Outgoing, refuse, Stored
 from score_jax.models.transformer import Execution, ModelConfig, Transformer
 
@@ -147,7 +148,12 @@ def load(
 
 def _bar(what: str, size: int, progress: bool) -> tqdm.tqdm:
   return tqdm.tqdm(
-    desc=what, total=size, unit='B', unit_scale=True, disable=not progress
+    desc=what,
+    total=size,
+    unit='B',
+    unit_scale=True,
+    disable=not progress,
+    delay=1.0,  # No bar for what is there at once.
   )
 
 
@@ -302,8 +308,7 @@ def save(
     ConfigError: the folder is in use, or the parameters do not fit `hf`.
   """
   folder = pathlib.Path(folder)
-  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-    refuse(f'{folder} is in use; export to a folder that is not there yet.')
+  _refuse_in_use(folder)
   stored = {}
   if source is not None:
     stored = tensor_files.stored_tensors(pathlib.Path(source))
@@ -313,9 +318,7 @@ def save(
   if jax.process_index() > 0:
     _take_part(groups)
     return
-  temporary = folder.with_name(folder.name + '.tmp')
-  shutil.rmtree(temporary, ignore_errors=True)
-  temporary.mkdir(parents=True)
+  temporary = _temporary(folder)
   with _bar(f'exporting {folder.name}', total, progress) as bar:
     tensor_files.write(temporary, groups, bar.update)
   files.write_json(
@@ -324,6 +327,75 @@ def save(
   if source is not None:
     _copy(pathlib.Path(source), temporary)
   os.replace(temporary, folder)
+
+
+def save_adapter(
+  folder: str | os.PathLike,
+  adapter: Mapping[str, Any],
+  lora: Lora,
+  hf: Mapping[str, Any],
+  source: str | os.PathLike,
+) -> None:
+  """Writes an adapter folder, which PEFT and vLLM load beside the base model.
+
+  Every process has to call it; the first one writes. The folder appears whole
+  or not at all.
+
+  Args:
+    folder: where; it may not hold anything yet.
+    adapter: A and B of each projection.
+    lora: of the adapter.
+    hf: the base model's `config.json`.
+    source: the base model's folder, by which the adapter names it.
+
+  Raises:
+    ConfigError: the folder is in use.
+  """
+  folder = pathlib.Path(folder)
+  _refuse_in_use(folder)
+  config = families.model_config(hf)
+  flat = flax.traverse_util.flatten_dict(adapter)
+  outgoing = [
+    each
+    for tensor in names.adapter_tensors(config, hf)
+    if tensor.path in flat
+    for each in _of_param(tensor, flat[tensor.path])
+  ]
+  if jax.process_index() > 0:
+    _take_part([outgoing])
+    return
+  temporary = _temporary(folder)
+  tensor_files.write_file(
+    temporary / tensor_files.ADAPTER, outgoing, lambda _: None
+  )
+  described = {
+    'peft_type': 'LORA',
+    'task_type': 'CAUSAL_LM',
+    'base_model_name_or_path': str(source),
+    'inference_mode': True,
+    'r': lora.rank,
+    'lora_alpha': lora.alpha,
+    'lora_dropout': lora.dropout,
+    'target_modules': names.adapter_modules(config, hf, lora.targets),
+    'bias': 'none',
+    'fan_in_fan_out': False,
+    'modules_to_save': None,
+  }
+  files.write_json(temporary / 'adapter_config.json', described)
+  os.replace(temporary, folder)
+
+
+def _refuse_in_use(folder: pathlib.Path) -> None:
+  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    refuse(f'{folder} is in use; export to a folder that is not there yet.')
+
+
+def _temporary(folder: pathlib.Path) -> pathlib.Path:
+  """Returns a new folder beside another, to take its name when it is whole."""
+  temporary = folder.with_name(folder.name + '.tmp')
+  shutil.rmtree(temporary, ignore_errors=True)
+  temporary.mkdir(parents=True)
+  return temporary
 
 
 def _take_part(groups: Sequence[Sequence[Outgoing]]) -> None:

@@ -1,8 +1,8 @@
 """The stages are the rows of the paper's equations 3 and 4."""
 
 import pytest
-from configs import presets
 
+from configs import presets
 from score_jax.methods import score
 from score_jax.objective import Stage
 

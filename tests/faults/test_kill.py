@@ -1,0 +1,157 @@
+"""However a run is stopped, it ends where the unbroken run ends, to the bit."""
+
+import json
+import math
+import os
+import random
+import signal
+import time
+
+import runs as small
+
+from score_jax import checkpoint, files
+
+KILLS = 10
+
+
+def _rows(workdir):
+  path = workdir / 'metrics.jsonl'
+  return path.read_bytes().count(b'\n') if path.exists() else 0
+
+
+def _is_saving(workdir):
+  folders = workdir.glob(f'checkpoints/*/{checkpoint.UNFINISHED}')
+  return next(folders, None) is not None
+
+
+def _await(process, claim):
+  """Returns when the claim holds of a process that must not end before."""
+  deadline = time.monotonic() + small.TIMEOUT
+  while not claim():
+    assert process.poll() is None, process.communicate()
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
+
+
+def _kill(process):
+  process.kill()
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL
+
+
+def _kill_at_random(runs, workdir, draw, event):
+  """Starts the run and kills it; returns whether that broke off a save."""
+  process = runs.start(workdir, log__tensorboard=False)
+  if event == 'start':
+    time.sleep(draw.uniform(0, 6))
+  elif event == 'step':
+    # Rows behind the last checkpoint are dropped before new ones are added.
+    before = time.time()
+    _await(process, lambda: _changed(workdir, before))
+    count = _rows(workdir) + draw.randint(0, 4)
+    _await(process, lambda: _rows(workdir) >= count)
+    time.sleep(draw.uniform(0, 0.05))
+  else:
+    _await(process, lambda: _is_saving(workdir))
+    time.sleep(draw.choice((0, 0.01, 0.03)))
+  _kill(process)
+  return _is_saving(workdir)
+
+
+def _changed(workdir, since):
+  path = workdir / 'metrics.jsonl'
+  return path.exists() and path.stat().st_mtime > since
+
+
+def test_killed_ten_times_a_run_ends_bit_for_bit_as_the_unbroken_one(
+  runs, unbroken, tmp_path
+):
+  draw = random.Random(0)
+  events = ['start'] * 2 + ['step'] * 4 + ['save'] * 4
+  draw.shuffle(events)
+  assert len(events) == KILLS
+  broken_off = [_kill_at_random(runs, tmp_path, draw, x) for x in events]
+  assert any(broken_off)
+  runs.finish(tmp_path)
+  small.assert_same(tmp_path, unbroken)
+
+
+def _terminate_at(process, words):
+  """Returns what a run said, asked to end as soon as it says some words."""
+  said = ''
+  for line in process.stdout:
+    said += line
+    if words in line:
+      process.terminate()
+      break
+  rest, errors = process.communicate(timeout=small.TIMEOUT)
+  assert process.returncode == 0, said + rest + errors
+  return said + rest
+
+
+def test_sigterm_saves_and_ends_well_and_the_run_goes_on_from_there(
+  runs, unbroken, tmp_path
+):
+  stops = [
+    ('stage1 starts from', 'stage1', 1),
+    ('stage1: going on from step 1 of', 'stage1', 2),
+    ('stage2 starts from', 'stage2', 1),
+  ]
+  for words, stage, step in stops:
+    said = _terminate_at(runs.start(tmp_path), words)
+    assert 'stopped; the same command goes on from' in said
+    folder = tmp_path / 'checkpoints' / stage
+    assert checkpoint.newest_step(folder) == step
+    # Not where the unbroken run saves, so never the one to go on from as best.
+    meta = json.loads((folder / str(step) / 'meta' / 'metadata').read_text())
+    assert math.isnan(meta['score'])
+  runs.finish(tmp_path)
+  small.assert_same(tmp_path, unbroken)
+
+
+def test_a_truncated_newest_checkpoint_is_named_and_passed_over(
+  runs, unbroken, tmp_path
+):
+  process = runs.start(tmp_path)
+  folder = tmp_path / 'checkpoints' / 'stage1'
+  steps = [small.EVERY, 2 * small.EVERY]
+  _await(process, lambda: checkpoint.steps(folder) == steps)
+  _kill(process)
+  for path in (folder / '6' / 'params').rglob('*'):
+    if path.is_file():
+      os.truncate(path, path.stat().st_size // 2)
+  said = runs.finish(tmp_path)
+  assert f'The checkpoint {folder}/6 is damaged' in said
+  assert 'Trying 3' in said
+  assert 'stage1: going on from step 3 of 7' in said
+  small.assert_same(tmp_path, unbroken)
+
+
+def test_a_finished_run_says_so_and_shows_its_result(runs, unbroken):
+  before = (unbroken / 'metrics.jsonl').read_bytes()
+  said = runs.finish(unbroken)
+  assert f'finished: nothing is left to do in {unbroken}' in said
+  for name, result in files.read_json(unbroken / 'eval.json').items():
+    (line,) = (x for x in said.splitlines() if x.startswith(name))
+    assert f'{100 * result["accuracy_t1"]:.1f}' in line
+    assert f'{100 * result["accuracy_t2"]:.1f}' in line
+  assert (unbroken / 'metrics.jsonl').read_bytes() == before
+
+
+def test_stage_2_alone_says_that_it_trains_stage_1_first(
+  runs, unbroken, tmp_path
+):
+  said = runs.finish(tmp_path, 'stage2')
+  assert 'stage 1 is not there yet: it is trained first' in said
+  small.assert_same(tmp_path, unbroken)
+
+
+def test_stage_1_and_then_stage_2_give_what_one_job_of_both_gives(
+  runs, unbroken, tmp_path
+):
+  runs.finish(tmp_path, 'stage1')
+  assert set(files.read_json(tmp_path / 'eval.json')) == {'base', 'stage1'}
+  said = runs.finish(tmp_path, 'stage2')
+  assert 'stage 1 is not there yet' not in said
+  assert 'stage1 is finished' in said
+  small.assert_same(tmp_path, unbroken)
