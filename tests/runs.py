@@ -16,7 +16,7 @@ from score_jax import checkpoint, files
 
 ROOT = pathlib.Path(__file__).parents[1]
 EVERY = 3  # Steps between checkpoints.
-STEPS = {'stage1': 7, 'stage2': 14}
+STEPS = {'stage1': 8, 'stage2': 14}
 SMALL = {
   'train.stage1_steps': STEPS['stage1'],
   'train.stage2_steps': STEPS['stage2'],
@@ -49,18 +49,24 @@ class Runs:
       'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
     }
 
+  def arguments(
+    self, workdir: pathlib.Path, job: str = 'score', **settings: Any
+  ) -> list[str]:
+    """Returns those of a small run; a setting's dots are written as __."""
+    changes = {k.replace('__', '.'): v for k, v in settings.items()}
+    return [
+      f'--config=configs/{job}.py',
+      f'--workdir={workdir}',
+      *(f'--config.{k}={v}' for k, v in (SMALL | changes).items()),
+    ]
+
   def start(
     self, workdir: pathlib.Path, job: str = 'score', **settings: Any
   ) -> subprocess.Popen:
-    """Returns a small run under way; a setting's dots are written as __."""
-    changes = {k.replace('__', '.'): v for k, v in settings.items()}
+    """Returns a small run under way."""
+    arguments = self.arguments(workdir, job, **settings)
     return subprocess.Popen(
-      [
-        *(sys.executable, '-m', 'score_jax.main'),
-        f'--config=configs/{job}.py',
-        f'--workdir={workdir}',
-        *(f'--config.{k}={v}' for k, v in (SMALL | changes).items()),
-      ],
+      [sys.executable, '-m', 'score_jax.main', *arguments],
       cwd=ROOT,
       env=self.environment(),
       stdout=subprocess.PIPE,

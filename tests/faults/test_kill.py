@@ -76,17 +76,14 @@ def test_killed_ten_times_a_run_ends_bit_for_bit_as_the_unbroken_one(
   small.assert_same(tmp_path, unbroken)
 
 
-def _terminate_at(process, words):
-  """Returns what a run said, asked to end as soon as it says some words."""
+def _said_until(process, words):
+  """Returns what a run says, up to the line with some words."""
   said = ''
   for line in process.stdout:
     said += line
     if words in line:
-      process.terminate()
-      break
-  rest, errors = process.communicate(timeout=small.TIMEOUT)
-  assert process.returncode == 0, said + rest + errors
-  return said + rest
+      return said
+  raise AssertionError(said + process.communicate()[1])
 
 
 def test_sigterm_saves_and_ends_well_and_the_run_goes_on_from_there(
@@ -94,11 +91,14 @@ def test_sigterm_saves_and_ends_well_and_the_run_goes_on_from_there(
 ):
   stops = [
     ('stage1 starts from', 'stage1', 1),
-    ('stage1: going on from step 1 of', 'stage1', 2),
     ('stage2 starts from', 'stage2', 1),
   ]
   for words, stage, step in stops:
-    said = _terminate_at(runs.start(tmp_path), words)
+    process = runs.start(tmp_path)
+    _said_until(process, words)
+    process.terminate()
+    said, _ = process.communicate(timeout=small.TIMEOUT)
+    assert process.returncode == 0
     assert 'stopped; the same command goes on from' in said
     folder = tmp_path / 'checkpoints' / stage
     assert checkpoint.newest_step(folder) == step
@@ -112,18 +112,17 @@ def test_sigterm_saves_and_ends_well_and_the_run_goes_on_from_there(
 def test_a_truncated_newest_checkpoint_is_named_and_passed_over(
   runs, unbroken, tmp_path
 ):
-  process = runs.start(tmp_path)
+  process = runs.start(tmp_path, 'stage2')
   folder = tmp_path / 'checkpoints' / 'stage1'
-  steps = [small.EVERY, 2 * small.EVERY]
-  _await(process, lambda: checkpoint.steps(folder) == steps)
+  _await(process, lambda: checkpoint.steps(folder) == [3, 6])
   _kill(process)
   for path in (folder / '6' / 'params').rglob('*'):
     if path.is_file():
       os.truncate(path, path.stat().st_size // 2)
-  said = runs.finish(tmp_path)
+  said = runs.finish(tmp_path, 'stage2')
   assert f'The checkpoint {folder}/6 is damaged' in said
   assert 'Trying 3' in said
-  assert 'stage1: going on from step 3 of 7' in said
+  assert 'stage1: going on from step 3 of 8' in said
   small.assert_same(tmp_path, unbroken)
 
 
@@ -138,12 +137,10 @@ def test_a_finished_run_says_so_and_shows_its_result(runs, unbroken):
   assert (unbroken / 'metrics.jsonl').read_bytes() == before
 
 
-def test_stage_2_alone_says_that_it_trains_stage_1_first(
-  runs, unbroken, tmp_path
-):
-  said = runs.finish(tmp_path, 'stage2')
-  assert 'stage 1 is not there yet: it is trained first' in said
-  small.assert_same(tmp_path, unbroken)
+def test_stage_2_alone_says_that_it_trains_stage_1_first(runs, tmp_path):
+  process = runs.start(tmp_path, 'stage2')
+  _said_until(process, 'stage 1 is not there yet: it is trained first')
+  _kill(process)
 
 
 def test_stage_1_and_then_stage_2_give_what_one_job_of_both_gives(
