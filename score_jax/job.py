@@ -23,6 +23,7 @@ from score_jax import (
   tokenizer,
 )
 from score_jax import config as config_lib
+from score_jax.chat import Chat
 from score_jax.config import ConfigError
 from score_jax.methods.score import StagePlan
 from score_jax.models import families, lora, transformer, weights
@@ -199,9 +200,7 @@ def setup(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> Job:
   task = tasks.get(config.task.name)
   folder = model_folder(config)
   chat = config.task
-  words = tokenizer.load(
-    folder, tokenizer.Chat(chat.chat, chat.system, chat.thinking)
-  )
+  words = tokenizer.load(folder, Chat(chat.chat, chat.system, chat.thinking))
   model = make_model(config, folder, mesh)
   base = load_base(config, folder, model)
   base_hash = checkpoint.params_hash(base)

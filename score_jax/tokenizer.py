@@ -1,131 +1,23 @@
-"""Text to ids and back, and the constant ids between turns.
-
-A chat template turns a conversation into text. It is rendered with probes in
-the place of attempts, and cut where they stand:
-
-    opening | attempt | close | between | attempt | close | between | ...
-
-Of these, `opening` is a prompt's, attempts are sampled, and the rest is
-constant, cut once. So a row only grows, and no attempt is encoded again.
-
-Where the text of a conversation could differ from its ids:
-
-- An attempt that ended with another end token than the template's (<eos> for
-  <end_of_turn>, say) keeps it: it was sampled, and the update scores it. It
-  ends the message; `close` does not follow, which closes only what was cut off.
-- A template may strip an attempt (Gemma's and Llama's do). The ids keep what
-  was sampled, blanks and line ends around it included.
-- An empty thought that the template puts before a new attempt, and leaves out
-  before earlier ones (Qwen 3's, told not to think), stays in the context, as
-  the model read it when it wrote the attempt; a note says so.
-"""
+"""Text to ids and back, and the constant ids between turns."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import itertools
 import json
 import pathlib
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from score_jax.config import ConfigError
-
-# What the clock says to a template: the date that Llama 3.1's has built in.
-DAY = datetime.date(2024, 7, 26)
-_OTHER_DAY = datetime.date(1999, 12, 31)
-_QUESTIONS = ('What is 7 + 5?', '  Outer blanks \n', '**Add**\n\n1. 7\n2. 5')
-_MARK = 'Probe 4711 says 12.'
-_ATTEMPTS = (
-  _MARK,
-  '12',
-  '# Steps\n\n1. **Add** `7`\n2. $7 + 5$\n\n\n$\\boxed{12}$',
-  'def add(a, b):\n    return a + b  # 12\n\nprint(add(7, 5))',
-  '{{ x }} {% if y %} <b>&amp;</b> [INST] <|x|> </answer>',
-  'Größer als 3 – 数 ≥ 12 🙂',
-  '  12',
-  '12 \n',
-  '\n\n 12\n\n',
+from score_jax.chat import (
+  Chat,
+  cut,
+  first_line,
+  PLAIN,
+  QUESTIONS,
+  stop_clock,
+  Template,
 )
-_THOUGHT = '<think>\n7, then 5 more.\n</think>\n\n12'
-
-
-@dataclasses.dataclass(frozen=True)
-class Chat:
-  """How a conversation is put to the model."""
-
-  mode: str  # 'auto': by the chat template where there is one; 'on', 'off'.
-  system: str  # The system prompt; '' = what the template says of itself.
-  thinking: bool  # Whether the template is left to its default of thinking.
-
-
-PLAIN = Chat(mode='off', system='', thinking=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Template:
-  """A chat template; its text depends on the conversation alone."""
-
-  library: Any  # transformers' tokenizer.
-  source: str  # Jinja.
-  chat: Chat
-  folder: str  # For messages.
-
-  def text(self, *messages: str) -> str:
-    """Returns a conversation up to where the next attempt begins.
-
-    Args:
-      *messages: by turns of the user and of the model; the user's is last.
-    """
-    import jinja2
-
-    turns = [
-      {'role': role, 'content': text}
-      for role, text in zip(
-        itertools.cycle(('user', 'assistant')), messages, strict=False
-      )
-    ]
-    if self.chat.system:
-      turns.insert(0, {'role': 'system', 'content': self.chat.system})
-    # Without thinking the template is told so; most take no notice of it.
-    told = {} if self.chat.thinking else {'enable_thinking': False}
-    try:
-      return self.library.apply_chat_template(
-        turns,
-        chat_template=self.source,
-        tokenize=False,
-        add_generation_prompt=True,
-        **told,
-      )
-    except (jinja2.TemplateError, ValueError, TypeError, LookupError) as error:
-      remedy = 'set task.chat=off for plain prompts'
-      if self.chat.system:
-        remedy = "set task.system='', if it takes no system prompt"
-      raise self.error(f'fails ({_first_line(error)})', remedy) from error
-
-  def ids(self, text: str) -> list[int]:
-    """Returns a text's ids; what stands for special tokens becomes them."""
-    return self.library.encode(text, add_special_tokens=False)
-
-  def error(
-    self, reason: str, remedy: str = 'set task.chat=off for plain prompts'
-  ) -> ConfigError:
-    """Returns the error to raise; `reason` goes on from 'chat template'."""
-    return ConfigError(
-      f'model.path={self.folder!r}: its chat template {reason}; {remedy}.'
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Cut:
-  """What a template writes around attempts, instruction included."""
-
-  tail: str  # Behind an attempt, up to the next one.
-  dropped: str  # Ends an opening, but is left out once another turn follows.
-  close: int  # The first id of the tail, which ends the model's message.
-  between: tuple[int, ...]  # The other ids of the tail.
+from score_jax.config import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,14 +87,14 @@ def load(folder: str, chat: Chat = PLAIN) -> Tokenizer:
   except (OSError, ValueError, KeyError) as error:
     raise ConfigError(
       f'model.path={folder!r} holds no tokenizer that transformers reads '
-      f'({_first_line(error)}); copy tokenizer.json and tokenizer_config.json '
+      f'({first_line(error)}); copy tokenizer.json and tokenizer_config.json '
       'of the model there.'
     ) from error
   template = _template(library, folder, chat)
   if template is None:
     return _plain(library, folder)
-  template, notes = _frozen(template)
-  pieces = cut(template, _QUESTIONS[0])
+  template, notes = stop_clock(template)
+  pieces = cut(template, QUESTIONS[0])
   if pieces.dropped:
     notes += (
       f'the chat template writes {pieces.dropped!r} before a new attempt and '
@@ -244,7 +136,7 @@ def _ends(library: Any, folder: str, close: int) -> tuple[int, ...]:
       more = json.loads(path.read_text()).get('eos_token_id')
     except ValueError as error:
       raise ConfigError(
-        f'{path} is no JSON ({_first_line(error)}); copy the file anew.'
+        f'{path} is no JSON ({first_line(error)}); copy the file anew.'
       ) from error
     ids += more if isinstance(more, list) else [more]
   return tuple(dict.fromkeys(i for i in ids if i is not None))
@@ -263,7 +155,7 @@ def _template(library: Any, folder: str, chat: Chat) -> Template | None:
       return Template(library, library.get_chat_template(), chat, folder)
     except ValueError as error:  # Several, and none of them is the default.
       raise ConfigError(
-        f'model.path={folder!r}: {_first_line(error)}; name one "default", or '
+        f'model.path={folder!r}: {first_line(error)}; name one "default", or '
         'set task.chat=off.'
       ) from error
   if chat.system:
@@ -272,148 +164,6 @@ def _template(library: Any, folder: str, chat: Chat) -> Template | None:
       f"task.system needs a chat template, and {why}; set task.system=''."
     )
   return None
-
-
-def _frozen(template: Template) -> tuple[Template, tuple[str, ...]]:
-  """Returns the template with the clock stopped, and a note if it read it.
-
-  Raises:
-    ConfigError: if its text changes from one rendering to the next even so.
-  """
-  notes = ()
-  if 'strftime_now' in template.source:
-    other = _on_day(template, _OTHER_DAY).text(_MARK)
-    template = _on_day(template, DAY)
-    if template.text(_MARK) != other:
-      notes = (
-        "the chat template writes today's date into the prompt; here every day "
-        f'is {DAY:%d %b %Y}',
-      )
-  text = template.text(_MARK)
-  if any(template.text(_MARK) != text for _ in range(8)):
-    raise template.error('writes another text at every rendering')
-  if text.count(_MARK) != 1:
-    raise template.error("does not write the user's message once, as it is")
-  if template.chat.system.strip() not in text:
-    raise template.error('leaves out the system prompt', "set task.system=''")
-  return template, notes
-
-
-def _on_day(template: Template, day: datetime.date) -> Template:
-  """Returns the template with a macro in the place of the clock."""
-  source = template.source
-  # Keyword or not, the format is the first text in the brackets.
-  read = re.findall(r"""strftime_now\([^'")]*(['"])(.*?)\1""", source)
-  days = {form: day.strftime(form) for _, form in read}
-  macro = (
-    '{%- macro strftime_now(format) -%}'
-    f'{{{{ {json.dumps(days)}.get(format, {json.dumps(str(day))}) }}}}'
-    '{%- endmacro %}\n'
-  )
-  return dataclasses.replace(template, source=macro + source)
-
-
-def cut(template: Template, instruction: str) -> Cut:
-  """Returns what a template writes around attempts, checked with probes.
-
-  Raises:
-    ConfigError: if it does not end an attempt with a token of its own, or if
-      appending a turn changes the text or the ids of earlier ones.
-  """
-  question = _QUESTIONS[0]
-  opening = template.text(question)
-  whole = template.text(question, _MARK, instruction)
-  head, found, tail = whole.partition(_MARK)
-  if not found or not opening.startswith(head):
-    raise _unstable(template, opening, whole)
-  dropped = opening.removeprefix(head)
-  if '<think>' in dropped and '</think>' not in dropped:
-    raise template.error(
-      f'opens a thought before every attempt ({dropped!r}) and leaves it out of '
-      'earlier turns'
-    )
-  close, *between = template.ids(tail) or [-1]
-  end = template.library.added_tokens_decoder.get(close)
-  if end is None or not tail.startswith(str(end)):
-    raise template.error(
-      f'puts no end token behind an attempt (but {tail[:20]!r})'
-    )
-  pieces = Cut(tail, dropped, close, tuple(between))
-  for question, attempt in zip(
-    itertools.cycle(_QUESTIONS), _ATTEMPTS, strict=False
-  ):
-    _check_text(template, pieces, question, attempt, instruction)
-    if attempt == attempt.strip():
-      _check_ids(template, pieces, question, attempt)
-  _check_thought(template, pieces, instruction)
-  return pieces
-
-
-def _check_text(template, pieces, question, attempt, instruction) -> None:
-  """Refuses a template that writes earlier turns anew, or attempts otherwise.
-
-  What the opening drops is dropped here as well. Around an attempt, blanks and
-  line ends may be gone: a template that strips is none that changes ids.
-  """
-  head = template.text(question).removesuffix(pieces.dropped)
-  seam = pieces.tail.removesuffix(pieces.dropped)
-  turns, expected = [question], head
-  for _ in range(2):
-    turns += [attempt, instruction]
-    text = template.text(*turns)
-    before, behind = expected, pieces.tail
-    inside = text[len(before) : len(text) - len(behind)]
-    same = inside.strip() == attempt.strip()
-    if attempt == attempt.strip():
-      same = inside == attempt
-    if not same or text != before + inside + behind:
-      raise _unstable(template, before + attempt + behind, text)
-    expected = before + inside + seam
-
-
-def _check_ids(template, pieces, question, attempt) -> None:
-  """Refuses a template whose ids at a seam depend on what stands there."""
-  text = template.text(question)
-  ids, tail = template.ids(text), [pieces.close, *pieces.between]
-  for _ in range(2):
-    text += attempt + pieces.tail
-    longer = template.ids(text)
-    kept, rest = longer[: len(ids)], longer[len(ids) :]
-    if kept != ids or rest[-len(tail) :] != tail:
-      raise template.error(
-        'joins ends of turns and attempts into one token, so appending a turn '
-        'changes earlier ids'
-      )
-    ids = longer
-
-
-def _check_thought(template, pieces, instruction) -> None:
-  """Refuses a template that drops thoughts of a model that is left to think."""
-  if '</think>' in pieces.dropped:
-    return  # An empty thought is written for the model: it has none of its own.
-  text = template.text(_QUESTIONS[0], _THOUGHT, instruction)
-  if _THOUGHT not in text:
-    remedy = 'set task.thinking=False or task.chat=off'
-    raise template.error(
-      'drops what earlier attempts thought (<think> ... </think>), so '
-      'appending a turn changes earlier ids',
-      remedy if template.chat.thinking else 'set task.chat=off',
-    )
-
-
-def _unstable(template: Template, expected: str, text: str) -> ConfigError:
-  """Returns the error of two texts that should begin alike."""
-  pairs = enumerate(zip(expected, text, strict=False))
-  at = next((i for i, (a, b) in pairs if a != b), min(len(expected), len(text)))
-  here = slice(max(at - 10, 0), at + 20)
-  return template.error(
-    f'writes earlier turns otherwise ({text[here]!r} for {expected[here]!r}) '
-    'once a turn is appended, so their ids would change'
-  )
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def save_word_tokenizer(folder: str, words: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ ORDER = (
   'sampler',
   'learner',
   'evaluation',
+  'chat',
   'tokenizer',
   'tasks.graders.exact',
   'tasks.arithmetic',

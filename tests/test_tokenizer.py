@@ -18,9 +18,9 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from score_jax import config as config_lib
 from score_jax import job, tokenizer
+from score_jax.chat import Chat
 from score_jax.config import ConfigError
 from score_jax.tasks import arithmetic
-from score_jax.tokenizer import Chat
 
 AUTO = Chat(mode='auto', system='', thinking=False)
 CORPUS = [
