@@ -11,8 +11,9 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
-# Tests compare with it; nothing else needs it.
+# Tests compare with them; nothing else needs them.
 TORCH_VERSION := 2.13.0+cpu
+PEFT := peft==0.21.2 accelerate==1.15.0
 WORKDIR ?= runs/demo
 ARGS ?=
 
@@ -59,7 +60,8 @@ $(DEV_READY): $(READY)
 	$(BIN)/uv pip install --quiet --no-deps -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu \
-	  torch==$(TORCH_VERSION) || \
+	  torch==$(TORCH_VERSION) && \
+	  $(BIN)/uv pip install --quiet --no-deps $(PEFT) || \
 	  echo 'no torch: the tests that compare with transformers are skipped'
 	@touch $@
 

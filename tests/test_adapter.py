@@ -32,17 +32,19 @@ def learning_of(stage=tiny.STAGE_ONE, dropout=0.0, **changes):
 
 @functools.cache
 def model_of(**execution):
-  return tiny.transformer(tiny.RICH, **{'unroll': False, **execution})
+  return tiny.transformer(**{'unroll': False, **execution})
 
 
+@functools.cache
 def base():
   return tiny.params_of(model_of())
 
 
-def adapter(seed=1):
+@functools.cache
+def adapter():
   """Returns an adapter that has learned something already."""
   like = lora.target(base(), CHOSEN, 'float32')
-  draw = np.random.default_rng(seed).normal
+  draw = np.random.default_rng(1).normal
   return jax.tree.map(
     lambda x: jnp.asarray(draw(size=x.shape) / 8, jnp.float32), like
   )
@@ -129,8 +131,7 @@ def test_its_gradient_is_the_kernels_by_the_chain_rule(stage):
 @pytest.mark.parametrize(
   ('learning', 'execution'),
   [
-    ({'accumulation': 2}, {}),
-    ({}, {'remat': 'block'}),
+    ({'accumulation': 2}, {'remat': 'block'}),
     ({}, {'remat': 'products', 'unroll': True}),
   ],
   ids=str,
@@ -157,12 +158,12 @@ def test_what_samples_after_an_update_is_what_scores():
     assert 0 < metrics['logp_gap_max'] <= 1e-5
 
 
-def leaves_of(text):
-  return sum(x.size for x in jax.tree.leaves(text))
+def leaves_of(tree):
+  return sum(x.size for x in jax.tree.leaves(tree))
 
 
 def test_the_state_holds_nothing_of_the_base():
-  state = jax.eval_shape(lambda: state_of(adapter(), optax.adam(RATE)))
+  state = state_of(adapter(), optax.adam(RATE))
   beside = 4  # The step, Adam's own count, beta2 and the updates skipped.
   assert leaves_of(state) == 3 * leaves_of(adapter()) + beside
 
@@ -173,10 +174,8 @@ def test_the_update_takes_and_gives_one_copy_of_the_base():
     state_of(adapter()), base(), sampled(adapter())
   ).compile()
   memory = compiled.memory_analysis()
-  bytes_of = {
-    name: 4 * leaves_of(tree)
-    for name, tree in (('base', base()), ('adapter', adapter()))
-  }
+  trees = {'base': base(), 'adapter': adapter()}
+  bytes_of = {name: 4 * leaves_of(tree) for name, tree in trees.items()}
   rows = sum(x.nbytes for x in jax.tree.leaves(sampled(adapter())))
   spare = 2000  # Scalars and metrics.
   whole = bytes_of['base'] + bytes_of['adapter'] + rows
@@ -196,36 +195,32 @@ def test_dropout_changes_the_gradient_and_nothing_that_is_reported():
 
 
 def test_dropout_follows_from_the_seed_and_the_step_of_the_run():
-  def of(**changes):
-    learning = learning_of(dropout=0.5, **changes)
-    return taught(learning)[0]['layers']['mlp']['up']['lora_b']
+  def of(step, **changes):
+    update = update_of(learning_of(dropout=0.5, **changes))
+    state = dataclasses.replace(state_of(adapter()), step=jnp.int32(step))
+    state, _ = update(state, base(), sampled(adapter()))
+    return np.asarray(state.params['layers']['mlp']['up']['lora_b'])
 
-  first = of(seed=1, first_step=3)
-  np.testing.assert_array_equal(first, of(seed=1, first_step=3))
-  for other in (of(seed=2, first_step=3), of(seed=1, first_step=4)):
-    assert np.max(np.abs(first - other)) > 1e-3
-  # The third step of a run is the same whichever stage has got to it.
-  update = update_of(learning_of(dropout=0.5, seed=1, first_step=2))
-  state = dataclasses.replace(state_of(adapter()), step=jnp.int32(1))
-  later, _ = update(state, base(), sampled(adapter()))
-  found = adapter()['layers']['mlp']['up']['lora_b']
-  found -= later.params['layers']['mlp']['up']['lora_b']
-  np.testing.assert_allclose(found / RATE, first, atol=2e-5)
+  first = of(1, seed=1, first_step=2)
+  np.testing.assert_array_equal(first, of(1, seed=1, first_step=2))
+  # Step 3 of a run is the same whichever stage has got to it.
+  np.testing.assert_allclose(first, of(0, seed=1, first_step=3), atol=1e-6)
+  for other in (of(2, seed=1, first_step=2), of(1, seed=2, first_step=2)):
+    assert np.max(np.abs(first - other)) > 1e-4
 
 
 MESHES = [(1, 1, 1), (1, 8, 1), (1, 2, 4)]
 
 
 @pytest.mark.parametrize('shape', MESHES, ids=str)
-@pytest.mark.parametrize('dropout', [0.0, 0.5])
-def test_a_mesh_changes_nothing_that_is_learned(shape, dropout):
+def test_a_mesh_changes_nothing_that_is_learned(shape):
   mesh = sharding.make_mesh(shape, jax.devices()[: math.prod(shape)])
-  model = tiny.transformer(tiny.RICH, unroll=False, mesh=mesh)
+  model = tiny.transformer(unroll=False, mesh=mesh)
   like = weights.target(model)
   places = jax.tree.map(lambda x: x.sharding, like)
   aims = lora.target(like, CHOSEN, 'float32')
   optimizer = optax.sgd(RATE, momentum=0.9)
-  learning = learning_of(dropout=dropout)
+  learning = learning_of(dropout=0.5)
   params = jax.tree.map(
     lambda x, y: jax.device_put(x, y.sharding), adapter(), aims
   )
@@ -248,13 +243,13 @@ def test_a_mesh_changes_nothing_that_is_learned(shape, dropout):
 
 
 def test_an_adapter_saved_and_restored_learns_on_to_the_bit(tmp_path):
-  optimizer = optax.adam(RATE)
-  update = update_of(learning_of(dropout=0.5), optimizer)
+  update = update_of(learning_of())
 
   def step(state):
-    return update(state, base(), sampled(state.params, key=int(state.step)))[0]
+    rows = sampled(state.params, key=int(state.step))
+    return update(state, base(), rows)[0]
 
-  state = step(state_of(adapter(), optimizer))
+  state = step(state_of(adapter()))
   with_it = checkpoint.open_checkpoints(tmp_path, 2, pytest.fail)
   with_it.save(1, state, {}, 0.0)
   unbroken = step(state)
@@ -274,12 +269,15 @@ def test_an_adapter_saved_and_restored_learns_on_to_the_bit(tmp_path):
 
 
 SETTINGS = {
+  'train__stage1_steps': 2,
+  'train__stage2_steps': 2,
   'model__lora__rank': 4,
   'model__lora__targets': "('query','value','down')",
   'model__lora__dropout': 0.1,
 }
 
 
+@pytest.mark.slow
 def test_a_run_of_both_stages_says_and_saves_what_it_trains(
   runs, tmp_path_factory
 ):
@@ -289,8 +287,8 @@ def test_a_run_of_both_stages_says_and_saves_what_it_trains(
   count = 2 * 4 * (2 * (64 + 64) + (128 + 64))
   assert f'trained   {count:,} parameters of an adapter of rank 4' in said
   assert f'adapter {4 * count / 1000:.3g} kB, reference 338 kB' in said
-  for stage, last in small.STEPS.items():
-    params = small.params(workdir, stage, last)
+  for stage in small.STEPS:
+    params = small.params(workdir, stage, 2)
     assert sum(map(len, params.values())) == 4 * count
     assert {name.split('/')[-1] for name in params} == {'lora_a', 'lora_b'}
   metrics = small.rows(workdir / 'metrics.jsonl')

@@ -39,6 +39,7 @@ def _one(name, value, *words):
 
 AT_LEAST_0 = (
   'seed',
+  'model.lora.rank',
   'task.train_problems',
   'method.alpha',
   'method.beta1',
@@ -207,6 +208,23 @@ def test_a_misspelt_choice_is_refused_with_the_nearest_one():
       ('method.adaptive_beta2.low', 'above 0', 'got 0.0'),
       id='beta2 whose logarithm has no bound',
     ),
+    *[
+      pytest.param({'model.lora.rank': 4, f'model.lora.{name}': value}, words)
+      for name, value, *words in (
+        ('alpha', 0.0, 'model.lora.alpha must be above 0; got 0.0'),
+        ('dropout', 1.0, 'model.lora.dropout must be', 'below 1; got 1.0'),
+        ('dropout', -0.1, 'model.lora.dropout must be at least 0'),
+        ('targets', (), 'model.lora.targets is empty', 'query, key, value'),
+        ('targets', ('qeury',), "got 'qeury' (did you mean query?)."),
+        ('targets', ('o_proj',), "got 'o_proj' (did you mean output?)."),
+        ('targets', ('up', 'up'), 'model.lora.targets names one twice'),
+      )
+    ],
+    pytest.param(
+      {'model.lora.rank': 4, 'model.reference_on_host': True},
+      ('model.reference_on_host=True', 'model.lora.rank=4', 'set it to False'),
+      id='an adapter whose base is on the host',
+    ),
     _one(
       'train.trajectories',
       500,
@@ -304,6 +322,8 @@ def test_a_misspelt_setting_is_refused_with_the_one_that_was_meant(name, hint):
     ('sampling.max_tokens', '(6, a)', 'must be whole numbers in brackets, as'),
     ('sampling.max_tokens', "('a', 6)", 'must be whole numbers in brackets'),
     ('sampling.max_tokens', '(6.5, 6)', "got '(6.5, 6)'"),
+    ('model.lora.targets', 'query,value', 'must be names in quotes and'),
+    ('model.lora.targets', '(1,)', 'must be names in quotes and brackets'),
     ('optimizer', '1', 'is a group of settings; set one of them'),
     ('seed', None, 'needs its value behind a =, as --config.seed=0'),
   ],
@@ -324,6 +344,7 @@ def test_a_value_of_another_type_is_refused(name, value, words):
     ('log.tensorboard', 'false'),
     ('sampling.max_tokens', '(6, 6, 6)'),
     ('sampling.max_tokens', '6,6'),
+    ('model.lora.targets', "('query', 'up')"),
     ('model.path', ''),
   ],
 )

@@ -440,8 +440,12 @@ def test_mistake_5_in_stage_two_the_kl_of_both_turns_weighs_beta1():
 
 
 @every_stage
-def test_mistake_6_an_attempt_cut_off_and_masked_teaches_nothing(name):
-  found = credit(STAGE_OF[name], mask_truncated=True, baseline='none')
+@pytest.mark.parametrize('estimator', ['k1', 'exact'])
+def test_mistake_6_an_attempt_cut_off_and_masked_teaches_nothing(
+  name, estimator
+):
+  stage = dataclasses.replace(STAGE_OF[name], kl_estimator=estimator)
+  found = credit(stage, mask_truncated=True, baseline='none')
   cut = np.asarray(ROWS.truncated)
   assert cut.tolist() == [[0, 0], [1, 0], [0, 0], [0, 1]]
   for b, t in np.ndindex(cut.shape):

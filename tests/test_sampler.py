@@ -58,7 +58,7 @@ CASES = {
     unroll=False,
   ),
   'shared first attempts': Case(
-    tiny.RICH,
+    tiny.PLAIN,
     tiny.sampling(first_attempts=2, second_attempts=2, max_tokens=(4, 5)),
   ),
   'truncated support, scanned layers': Case(
@@ -273,11 +273,12 @@ def test_tokens_drawn_with_a_truncated_support_lie_on_it(sampled):
 def test_first_attempts_that_are_given_are_context_and_not_samples(
   samplers, sampled
 ):
-  name = 'shared first attempts'
+  name = 'three turns'
   case, free = CASES[name], sampled(name)
-  written = [[3, 4, 5, 6], [5, 0, 3, 3], [0, 0, 0, 0], [6, 6, 0, 0]] * 3
-  given = np.array([True, False, True, True] + [False, False, True, False] * 2)
-  first = FirstAttempts(jnp.asarray(written, jnp.int32), jnp.asarray(given))
+  written = [[3, 4, 5, 6], [5, 0, 3, 3], [0, 0, 0, 0], [6, 6, 0, 0]]
+  # Of problem 0 all four, of problem 3 the last two, of the others none.
+  given = np.isin(np.arange(24), [0, 1, 2, 3, 14, 15])
+  first = FirstAttempts(jnp.asarray(written * 6, jnp.int32), jnp.asarray(given))
   found = jax.device_get(
     samplers(name)(
       case.params,
@@ -287,7 +288,6 @@ def test_first_attempts_that_are_given_are_context_and_not_samples(
       first,
     )
   )
-  given = np.repeat(given, 2)
 
   def rows(trajectory, mask):
     return jax.tree.map(lambda x: x[mask], trajectory)
@@ -297,18 +297,22 @@ def test_first_attempts_that_are_given_are_context_and_not_samples(
   )
   ours = rows(found, given)
   attempts = attempts_of(ours)
-  ended = [(3, 4, 5, 6), (0,), (6, 6, 0), (0,), (0,)]
-  assert [a[0] for a in attempts[::2]] == ended
-  assert [a[0] for a in attempts[1::2]] == ended
-  prompts = [PROMPTS[i] for i in (0, 0, 1, 1, 1, 1, 3, 3, 5, 5)]
-  expected = tiny.trajectory(prompts, attempts, case.instructions, case.columns)
+  ended = [(3, 4, 5, 6), (5, 0), (0,), (6, 6, 0)]
+  assert [a[0] for a in attempts] == [*ended, *ended[2:]]
+  expected = tiny.trajectory(
+    [PROMPTS[0]] * 4 + [PROMPTS[3]] * 2,
+    attempts,
+    case.instructions,
+    case.columns,
+  )
   np.testing.assert_array_equal(ours.tokens, expected.tokens)
   np.testing.assert_array_equal(ours.span, expected.span)
   np.testing.assert_array_equal(ours.truncated, expected.truncated)
-  second = np.asarray(expected.turn) == 2
-  np.testing.assert_array_equal(ours.turn, np.where(second, 2, 0))
+  later = np.where(np.asarray(expected.turn) > 1, expected.turn, 0)
+  np.testing.assert_array_equal(ours.turn, later)
   logits = tiny.logits_of(case.model, case.params, jnp.asarray(ours.tokens))
-  logp = np.where(second, tiny.token_logp(logits, ours.tokens), 0.0)
+  logits = logits / case.sampling.policy.temperature
+  logp = np.where(later > 0, tiny.token_logp(logits, ours.tokens), 0.0)
   np.testing.assert_allclose(ours.logp, logp, atol=1e-5)
 
 
@@ -353,32 +357,41 @@ def test_the_loop_ends_as_soon_as_all_rows_have_ended():
   assert sorted(PASSES) == sorted(expected)
 
 
-def enumerated(model, params, sampling, columns):
-  """Returns all pairs of attempts, and float64[pairs] of each turn's chance."""
-  one, two = (tiny.attempts(limit) for limit in sampling.max_tokens)
-  pairs = [(a, b) for a in one for b in two]
-  rows = tiny.trajectory([[1, 2]] * len(pairs), pairs, [[2]], columns)
-  logits = tiny.logits_of(model, params, rows.tokens)
-  logp = np.asarray(tiny.token_logp(logits, rows.tokens), np.float64)
-  return pairs, [
-    np.exp(np.where(np.asarray(rows.turn) == t, logp, 0.0).sum(axis=1))
-    for t in (1, 2)
-  ]
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+  """Pairs of second attempts that share a first one, and their chances."""
+
+  rows: list  # Of attempts, two for each first attempt.
+  first: dict  # Each first attempt's chance.
+  second: dict  # Each pair's, given its first attempt.
 
 
 @pytest.fixture(scope='module')
-def three_words():
-  """A decoder whose attempts can be listed."""
+def drawn():
+  """Draws of a decoder all of whose attempts can be listed."""
   model = tiny.transformer(tiny.THREE_WORDS)
-  return model, tiny.params_of(model)
-
-
-def drawn(model, params, sampling):
+  params, limits = tiny.params_of(model), (2, 2)
+  sampling = tiny.sampling(
+    first_attempts=4096, second_attempts=2, max_tokens=limits
+  )
   found = make_sampler(model, sampling)(
     params, tiny.prompts([[1, 2]], 2), instruction_arrays([[2]]), KEY
   )
-  found = jax.device_get(found)
-  return attempts_of(found), found.tokens.shape[1]
+  pairs = [(a, b) for a in tiny.attempts(2) for b in tiny.attempts(2)]
+  rows = tiny.trajectory(
+    [[1, 2]] * len(pairs), pairs, [[2]], found.tokens.shape[1]
+  )
+  logits = tiny.logits_of(model, params, rows.tokens)
+  logp = np.asarray(tiny.token_logp(logits, rows.tokens), np.float64)
+  one, two = (
+    np.exp(np.where(np.asarray(rows.turn) == t, logp, 0.0).sum(axis=1))
+    for t in (1, 2)
+  )
+  return Drawn(
+    attempts_of(jax.device_get(found)),
+    {a: p for (a, _), p in zip(pairs, one, strict=True)},
+    dict(zip(pairs, two, strict=True)),
+  )
 
 
 def p_value(counts, chances):
@@ -391,30 +404,22 @@ def p_value(counts, chances):
   return scipy.stats.chisquare(counts, expected).pvalue
 
 
-def test_trajectories_are_as_frequent_as_their_chances(three_words):
-  sampling = tiny.sampling(first_attempts=4096, max_tokens=(2, 2))
-  attempts, columns = drawn(*three_words, sampling)
-  pairs, (one, two) = enumerated(*three_words, sampling, columns)
-  assert (one * two).sum() == pytest.approx(1.0)
-  counts = [attempts.count(pair) for pair in pairs]
-  assert sum(counts) == len(attempts)
-  assert p_value(counts, one * two) > 1e-3
+def test_trajectories_are_as_frequent_as_their_chances(drawn):
+  pairs = list(drawn.second)
+  chances = [drawn.first[pair[0]] * drawn.second[pair] for pair in pairs]
+  assert sum(chances) == pytest.approx(1.0)
+  # One of each first attempt's two, for these are not independent.
+  counts = [drawn.rows[::2].count(pair) for pair in pairs]
+  assert sum(counts) == 4096
+  assert p_value(counts, chances) > 1e-3
 
 
-def test_second_attempts_of_a_first_one_are_independent(three_words):
-  sampling = tiny.sampling(
-    first_attempts=2048, second_attempts=2, max_tokens=(1, 1)
-  )
-  attempts, columns = drawn(*three_words, sampling)
-  pairs, (one, two) = enumerated(*three_words, sampling, columns)
-  of = {pair: (p, q) for pair, p, q in zip(pairs, one, two, strict=True)}
-  triples, chances = [], []
-  for first, second in pairs:
-    for other in tiny.attempts(1):
-      triples.append((first, second, other))
-      p, q = of[first, second]
-      chances.append(p * q * of[first, other][1])
-  found = [
-    (*attempts[i], attempts[i + 1][1]) for i in range(0, len(attempts), 2)
+def test_second_attempts_of_a_first_one_are_independent(drawn):
+  triples = [(*pair, b) for pair in drawn.second for b in tiny.attempts(2)]
+  chances = [
+    drawn.first[a] * drawn.second[a, b] * drawn.second[a, c]
+    for a, b, c in triples
   ]
+  pairs = zip(drawn.rows[::2], drawn.rows[1::2], strict=True)
+  found = [(*one, other[1]) for one, other in pairs]
   assert p_value([found.count(t) for t in triples], chances) > 1e-3

@@ -39,38 +39,46 @@ def _kill(process):
   assert process.returncode == -signal.SIGKILL
 
 
-def _kill_at_random(runs, workdir, draw, event):
-  """Starts the run and kills it; returns whether that broke off a save."""
+def _kill_at_random(runs, workdir, draw, moment):
+  """Starts the run and kills it; returns whether that broke off a save.
+
+  Args:
+    runs: starts it.
+    workdir: of the run.
+    draw: random numbers.
+    moment: 'start', or steps of both stages behind which to kill, and whether
+      to wait for the next save.
+  """
+  before = time.time()
   process = runs.start(workdir, log__tensorboard=False)
-  if event == 'start':
+  if moment == 'start':
     time.sleep(draw.uniform(0, 6))
-  elif event == 'step':
-    # Rows behind the last checkpoint are dropped before new ones are added.
-    before = time.time()
-    _await(process, lambda: _changed(workdir, before))
-    count = _rows(workdir) + draw.randint(0, 4)
-    _await(process, lambda: _rows(workdir) >= count)
-    time.sleep(draw.uniform(0, 0.05))
   else:
-    _await(process, lambda: _is_saving(workdir))
-    time.sleep(draw.choice((0, 0.01, 0.03)))
+    steps, in_a_save = moment
+    # A run drops the rows behind its checkpoint before it adds new ones.
+    _await(process, lambda: _is_newer(workdir, before))
+    _await(process, lambda: _rows(workdir) >= steps)
+    if in_a_save:
+      _await(process, lambda: _is_saving(workdir))
+    time.sleep(draw.uniform(0, 0.03))
   _kill(process)
   return _is_saving(workdir)
 
 
-def _changed(workdir, since):
+def _is_newer(workdir, moment):
   path = workdir / 'metrics.jsonl'
-  return path.exists() and path.stat().st_mtime > since
+  return path.exists() and path.stat().st_mtime > moment
 
 
 def test_killed_ten_times_a_run_ends_bit_for_bit_as_the_unbroken_one(
   runs, unbroken, tmp_path
 ):
   draw = random.Random(0)
-  events = ['start'] * 2 + ['step'] * 4 + ['save'] * 4
-  draw.shuffle(events)
-  assert len(events) == KILLS
-  broken_off = [_kill_at_random(runs, tmp_path, draw, x) for x in events]
+  steps = sorted(draw.sample(range(1, sum(small.STEPS.values())), KILLS - 2))
+  moments = [(n, i % 2 == 0) for i, n in enumerate(steps)]
+  for _ in range(2):
+    moments.insert(draw.randrange(len(moments)), 'start')
+  broken_off = [_kill_at_random(runs, tmp_path, draw, x) for x in moments]
   assert any(broken_off)
   runs.finish(tmp_path)
   small.assert_same(tmp_path, unbroken)
