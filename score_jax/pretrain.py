@@ -110,9 +110,12 @@ def run(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> None:
   files.write_json(workdir / 'pretrain.json', report)
   for name, value in report.items():
     say(f'  {name:44} {value:.3f}')
-  weights.save(folder, params, hf)
+  unfinished = workdir / 'model.unfinished'
+  shutil.rmtree(unfinished, ignore_errors=True)
+  weights.save(unfinished, params, hf)
   for path in source.iterdir():
-    shutil.copy(path, folder)
+    shutil.copy(path, unfinished)
+  unfinished.rename(folder)  # Whole or absent, whenever a kill comes.
   say(f'wrote {folder}')
 
 

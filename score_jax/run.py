@@ -45,7 +45,10 @@ def run(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
       else:
         _score(config, workdir, stop, started)
   except Interrupted:
-    say(f'stopped; the same command goes on from what is saved in {workdir}')
+    after = f'goes on from what is saved in {workdir}'
+    if config.job == 'pretrain':
+      after = 'starts anew'
+    say(f'stopped; the same command {after}')
   except (train.TrainingError, CheckpointError) as error:
     print(f'score_jax: {error}', file=sys.stderr)
     return FAILED

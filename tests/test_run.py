@@ -136,6 +136,7 @@ def test_what_is_about_to_happen_is_said_before_it_does(runs, tmp_path):
   assert 'stage2' not in said
 
 
+@pytest.mark.slow
 def test_three_turns_are_trained_in_three_stages(runs, tmp_path):
   runs.finish(
     tmp_path,
@@ -249,3 +250,26 @@ def test_a_grader_that_fails_too_often_stops_the_run(runs, tmp_path):
   assert said.startswith('score_jax: stage1: the grader failed on ')
   assert 'limits.grader_failures=0.2' in said
   assert 'Traceback' not in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_base_model_that_is_made_here_can_be_trained(runs, tmp_path):
+  made = {
+    'pretrain__first_steps': 3,
+    'pretrain__second_steps': 2,
+    'pretrain__trajectories': 32,
+    'pretrain__layers': 1,
+    'pretrain__width': 16,
+  }
+  said = runs.finish(tmp_path / 'base', 'pretrain', **made)
+  assert 'greedy accuracy_t1' in said
+  model = tmp_path / 'base' / 'model'
+  assert f'wrote {model}' in said
+  said = runs.finish(tmp_path / 'base', 'pretrain', **made)
+  assert said == f'finished: the model is in {model}\n'
+  said = runs.finish(tmp_path / 'run', 'stage1', model__path=model, **SHORT)
+  assert '1 layers of width 16' in said
+  assert list(files.read_json(tmp_path / 'run' / 'eval.json')) == [
+    'base',
+    'stage1',
+  ]

@@ -7,10 +7,12 @@ import random
 import signal
 import time
 
+import pytest
 import runs as small
 
 from score_jax import checkpoint, files
 
+pytestmark = pytest.mark.slow
 KILLS = 10
 
 
