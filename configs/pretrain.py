@@ -2,7 +2,7 @@
 
     python -m score_jax.main --config=configs/pretrain.py --workdir=runs/base
 
-Some ten minutes on two CPU cores; ends with the head-room measured.
+Some 17 minutes on two busy CPU cores; ends with the head-room measured.
 """
 
 from configs import presets

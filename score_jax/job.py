@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import signal
+import sys
 from typing import Any
 
 import jax
@@ -70,6 +72,8 @@ class Stop:
   def _note(self, number, frame) -> None:
     del frame
     self.asked = True
+    # Not print: what it interrupts may be in the middle of one.
+    os.write(2, b'stopping: the step under way is finished and saved first\n')
     if number == signal.SIGINT:
       signal.signal(number, signal.SIG_DFL)
 
@@ -253,7 +257,8 @@ def load_base(
   """Returns the reference's parameters, on the devices of the model's mesh."""
   dtype = config.model.reference_dtype
   target = lora.target(weights.target(model), None, dtype)
-  return weights.load(folder, target, config.log.progress)
+  bar = config.log.progress and sys.stderr.isatty()
+  return weights.load(folder, target, bar)
 
 
 def _layers_on_host(base: Any) -> Any:
@@ -306,7 +311,13 @@ def is_claimed(config: ConfigDict, workdir: pathlib.Path) -> bool:
   path = workdir / 'config.json'
   if not path.exists():
     return False
-  old = config_lib.flatten(files.read_json(path))
+  try:
+    old = config_lib.flatten(files.read_json(path))
+  except (ValueError, AttributeError) as error:
+    raise ConfigError(
+      f'{path} is damaged, so nothing says whose work is there; restore it, or '
+      'give another --workdir.'
+    ) from error
   new = config_lib.flatten(json.loads(config.to_json()))
   for name in sorted(old.keys() | new.keys()):
     if name.startswith(FREE) or old.get(name) == new.get(name):

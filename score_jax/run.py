@@ -89,7 +89,7 @@ def _score(
   if not missing and all(name in results for name in names):
     say(f'finished: nothing is left to do in {workdir}')
     say(table(results))
-    build(workdir)
+    say(f'report    {build(workdir)}')
     return
   if config.job == 'stage2' and missing[:1] == plans[:1] and not held:
     say('stage 1 is not there yet: it is trained first')
@@ -99,10 +99,14 @@ def _score(
   say(job_lib.describe(job, plans))
   results = {'base': train.evaluate_into(job, 'base', job.base_on_devices(), 0)}
   say(f'base: {_result(results["base"])}')
-  say(f'the first update comes {time.monotonic() - started:.0f} s after start')
+  seconds = time.monotonic() - started
+  say(f'{seconds:.0f} s after start; the first step of a stage compiles first')
   for plan in plans:
     results[plan.name] = _stage(job, plan, plans)
-    say(f'{plan.name}: {_result(results[plan.name])}')
+    say(
+      f'{plan.name}: {_result(results[plan.name])}  (best checkpoint by '
+      f'training reward: step {results[plan.name]["step"]} of {plan.steps})'
+    )
     build(workdir)
   say(table(results))
   say(f'report    {workdir / "report.html"}')

@@ -153,7 +153,6 @@ def _bar(what: str, size: int, progress: bool) -> tqdm.tqdm:
     unit='B',
     unit_scale=True,
     disable=not progress,
-    delay=1.0,  # No bar for what is there at once.
   )
 
 
