@@ -358,40 +358,37 @@ def test_the_loop_ends_as_soon_as_all_rows_have_ended():
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
-  """Pairs of second attempts that share a first one, and their chances."""
+class Listed:
+  """A decoder all of whose pairs of attempts are listed, and their chances."""
 
-  rows: list  # Of attempts, two for each first attempt.
+  model: tiny.Transformer
+  params: dict
   first: dict  # Each first attempt's chance.
   second: dict  # Each pair's, given its first attempt.
 
+  def draw(self, **groups):
+    """Returns the attempts of every row that a sampler draws."""
+    sampling = tiny.sampling(max_tokens=(2, 2), **groups)
+    found = make_sampler(self.model, sampling)(
+      self.params, tiny.prompts([[1, 2]], 2), instruction_arrays([[2]]), KEY
+    )
+    return attempts_of(jax.device_get(found))
+
 
 @pytest.fixture(scope='module')
-def drawn():
-  """Draws of a decoder all of whose attempts can be listed."""
+def listed():
   model = tiny.transformer(tiny.THREE_WORDS)
-  params, limits = tiny.params_of(model), (2, 2)
-  sampling = tiny.sampling(
-    first_attempts=4096, second_attempts=2, max_tokens=limits
-  )
-  found = make_sampler(model, sampling)(
-    params, tiny.prompts([[1, 2]], 2), instruction_arrays([[2]]), KEY
-  )
+  params = tiny.params_of(model)
   pairs = [(a, b) for a in tiny.attempts(2) for b in tiny.attempts(2)]
-  rows = tiny.trajectory(
-    [[1, 2]] * len(pairs), pairs, [[2]], found.tokens.shape[1]
-  )
+  rows = tiny.trajectory([[1, 2]] * len(pairs), pairs, [[2]], columns=8)
   logits = tiny.logits_of(model, params, rows.tokens)
   logp = np.asarray(tiny.token_logp(logits, rows.tokens), np.float64)
   one, two = (
     np.exp(np.where(np.asarray(rows.turn) == t, logp, 0.0).sum(axis=1))
     for t in (1, 2)
   )
-  return Drawn(
-    attempts_of(jax.device_get(found)),
-    {a: p for (a, _), p in zip(pairs, one, strict=True)},
-    dict(zip(pairs, two, strict=True)),
-  )
+  first = {a: p for (a, _), p in zip(pairs, one, strict=True)}
+  return Listed(model, params, first, dict(zip(pairs, two, strict=True)))
 
 
 def p_value(counts, chances):
@@ -404,22 +401,23 @@ def p_value(counts, chances):
   return scipy.stats.chisquare(counts, expected).pvalue
 
 
-def test_trajectories_are_as_frequent_as_their_chances(drawn):
-  pairs = list(drawn.second)
-  chances = [drawn.first[pair[0]] * drawn.second[pair] for pair in pairs]
+def test_trajectories_are_as_frequent_as_their_chances(listed):
+  rows = listed.draw(first_attempts=4096)
+  pairs = list(listed.second)
+  chances = [listed.first[pair[0]] * listed.second[pair] for pair in pairs]
   assert sum(chances) == pytest.approx(1.0)
-  # One of each first attempt's two, for these are not independent.
-  counts = [drawn.rows[::2].count(pair) for pair in pairs]
+  counts = [rows.count(pair) for pair in pairs]
   assert sum(counts) == 4096
   assert p_value(counts, chances) > 1e-3
 
 
-def test_second_attempts_of_a_first_one_are_independent(drawn):
-  triples = [(*pair, b) for pair in drawn.second for b in tiny.attempts(2)]
+def test_second_attempts_of_a_first_one_are_independent(listed):
+  rows = listed.draw(first_attempts=4096, second_attempts=2)
+  triples = [(*pair, b) for pair in listed.second for b in tiny.attempts(2)]
   chances = [
-    drawn.first[a] * drawn.second[a, b] * drawn.second[a, c]
+    listed.first[a] * listed.second[a, b] * listed.second[a, c]
     for a, b, c in triples
   ]
-  pairs = zip(drawn.rows[::2], drawn.rows[1::2], strict=True)
+  pairs = zip(rows[::2], rows[1::2], strict=True)
   found = [(*one, other[1]) for one, other in pairs]
   assert p_value([found.count(t) for t in triples], chances) > 1e-3
