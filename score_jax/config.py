@@ -27,6 +27,7 @@ DTYPES = ('float32', 'bfloat16')
 REMAT = ('none', 'block', 'products')
 PROJECTIONS = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
 CHAT = ('auto', 'on', 'off')
+LONG_PROMPTS = ('refuse', 'drop')
 
 
 class ConfigError(ValueError):
@@ -42,6 +43,7 @@ def default() -> ConfigDict:
   config.turns = 2  # Attempts per trajectory; the paper trains 2, later 3.
   config.model = _model()
   config.task = _task()
+  config.grading = _grading()
   config.sampling = _sampling()
   config.method = _method()
   config.train = _train()
@@ -80,12 +82,28 @@ def _model() -> ConfigDict:
 
 def _task() -> ConfigDict:
   c = ConfigDict()
-  c.name = 'arithmetic'  # One of tasks.TASKS.
+  c.name = 'arithmetic'  # One of tasks.TASKS, or a mixture: 'math=2,gsm8k=1'.
+  c.eval_name = ''  # Whose test split is evaluated; '' = the same task's.
+  c.path = ''  # Of name='jsonl': a file of problems, or a folder of splits.
+  c.grader = ''  # 'module:function'; '' = the task's own.
+  c.prompt = ''  # With {problem} in it; '' = the task's own wording.
   c.instruction = ''  # Between attempts; '' = the task's own wording.
+  c.manual_dir = ''  # A folder with the published files; '' = downloaded.
+  c.data_dir = ''  # Where TFDS keeps what it prepared; '' = as TFDS does.
+  c.long_prompts = 'refuse'  # Training prompts over the limit: LONG_PROMPTS.
   c.chat = 'auto'  # One of CHAT: by the model's chat template, if it has one.
   c.system = ''  # System prompt of a chat; '' = as the template has it.
   c.thinking = False  # Leave a template that can think to its default.
   c.train_problems = 0  # The first so many of the split; 0 = all.
+  return c
+
+
+def _grading() -> ConfigDict:
+  c = ConfigDict()
+  c.workers = 0  # Processes that grade at once; 0 = one per CPU core.
+  c.seconds = 10.0  # For one answer, or one program with all its tests.
+  c.memory_mb = 2048  # Of a worker, and of each process of a program.
+  c.allow_unprotected = False  # Run programs though a protection is missing.
   return c
 
 
@@ -99,6 +117,7 @@ def _sampling() -> ConfigDict:
   c.score_truncated = False  # Score under the truncated distribution as well.
   c.max_prompt_tokens = 16  # A longer prompt is refused, never cut.
   c.max_tokens = (8, 8)  # Per turn, the end token counted.
+  c.parts = 1  # Of a batch, one graded while the next one is sampled.
   return c
 
 
@@ -375,6 +394,7 @@ def check(config: ConfigDict, devices: int) -> None:
   _one_of('model.remat', config.model.remat, REMAT)
   _check_lora(config)
   _one_of('task.chat', config.task.chat, CHAT)
+  _one_of('task.long_prompts', config.task.long_prompts, LONG_PROMPTS)
   _one_of('optimizer.name', config.optimizer.name, ('adam', 'adamw', 'sgd'))
   _one_of(
     'optimizer.schedule',
@@ -401,6 +421,10 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 1, 'eval.validation_problems', 'model.logits_chunk')
   _at_least(config, 1, 'sampling.first_attempts', 'sampling.second_attempts')
   _at_least(config, 1, 'sampling.max_prompt_tokens', 'limits.nonfinite_updates')
+  _at_least(config, 1, 'sampling.parts')
+  _at_least(config, 0, 'grading.workers')
+  _at_least(config, 0.1, 'grading.seconds')
+  _at_least(config, 64, 'grading.memory_mb')
   _share(config, 'method.gamma', 'method.offline_fraction')
   _share(config, 'optimizer.b1', 'optimizer.b2', 'limits.grader_failures')
   _share(config, 'method.adaptive_beta2.fraction')

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from score_jax.config import ConfigError
+from score_jax.problem import Problem
 from score_jax.tokenizer import Tokenizer
-from score_jax.trajectory import Problem
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,11 @@ import numpy as np
 
 from score_jax import evaluation, sharding, tasks
 from score_jax.data import Problems
+from score_jax.problem import Outcome, Problem, Verdict
 from score_jax.sampler import FirstAttempts, Prompts, Sample
 from score_jax.tasks import Task
 from score_jax.tokenizer import Tokenizer
-from score_jax.trajectory import Outcome, Problem, Trajectory, Verdict
+from score_jax.trajectory import Trajectory
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 from configs import presets
 from score_jax import config as config_lib
-from score_jax.trajectory import Outcome
+from score_jax.problem import Outcome
 
 ROOT = pathlib.Path(__file__).parents[1]
 NUMBERS = ('1.5', 'a', '', '1e3', '(1,)')

@@ -7,7 +7,7 @@ import pytest
 
 from score_jax import data
 from score_jax.config import ConfigError
-from score_jax.trajectory import Problem
+from score_jax.problem import Problem
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ ROOT = pathlib.Path(score_jax.__file__).parent
 # The reading order.
 ORDER = (
   'config',
+  'problem',
   'trajectory',
   'files',
   'sharding',
@@ -31,7 +32,7 @@ ORDER = (
   'evaluation',
   'chat',
   'tokenizer',
-  'tasks.graders.exact',
+  'graders.exact',
   'tasks.arithmetic',
   'tasks',
   'data',

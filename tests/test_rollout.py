@@ -10,7 +10,7 @@ import tiny
 
 from score_jax import rollout, sampler, sharding, tasks
 from score_jax.data import Problems
-from score_jax.trajectory import Outcome, Problem, Verdict
+from score_jax.problem import Outcome, Problem, Verdict
 
 LETTERS = '.!_abcdefg'  # Ids 0, 1 and 2 are the end, the closing and padding.
 REWARD = {'wrong': -1.0, 'unparsed': -2.0, 'timeout': -3.0, 'error': -4.0}

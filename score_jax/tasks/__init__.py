@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from score_jax.config import ConfigError, nearest
+from score_jax.problem import Outcome, Problem, Verdict
 from score_jax.tasks import arithmetic
-from score_jax.trajectory import Outcome, Problem, Verdict
 
 
 @dataclasses.dataclass(frozen=True)

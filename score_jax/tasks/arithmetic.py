@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from score_jax.tasks.graders import exact
-from score_jax.trajectory import Problem, Verdict
+from score_jax.graders import exact
+from score_jax.problem import Problem, Verdict
 
 DIGITS = 3
 INSTRUCTION = '\nThere may be an error. If so, correct it:\n'
@@ -54,6 +54,7 @@ def columns(split: str) -> dict[str, np.ndarray]:
     'answer': total,
     'reference': np.char.zfill(total, DIGITS + 1),
     'difficulty': np.full(len(number), ''),
+    'attempt': np.full(len(number), ''),
   }
 
 

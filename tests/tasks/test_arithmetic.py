@@ -7,9 +7,9 @@ import pytest
 
 from score_jax import tasks
 from score_jax.config import ConfigError
+from score_jax.graders import exact
+from score_jax.problem import Outcome, Problem, Verdict
 from score_jax.tasks import arithmetic
-from score_jax.tasks.graders import exact
-from score_jax.trajectory import Outcome, Problem, Verdict
 
 PROBLEM = Problem('sum-0', '250+345=', '595', '0595')
 

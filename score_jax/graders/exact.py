@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from score_jax.trajectory import Outcome, Verdict
+from score_jax.problem import Outcome, Verdict
 
 _DIGITS = re.compile(r'[0-9]{1,30}')  # ASCII alone; no int of a million digits.
 
