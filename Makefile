@@ -2,6 +2,7 @@
 #
 #   make demo     both stages on the bundled model and task, then a report
 #   make test     the tests
+#   make sandbox  bubblewrap, which model-written programs are run in
 #   make lint     ruff, as checker and as formatter
 #   make base     the bundled base model anew (see configs/pretrain.py)
 #   make lock     requirements*.txt from requirements*.in
@@ -25,14 +26,22 @@ DEV_READY := $(VENV)/dev-ready-$(call sum,requirements.txt requirements-dev.txt)
 export UV_COMPILE_BYTECODE := 1
 export VIRTUAL_ENV := $(abspath $(VENV))
 
-.PHONY: demo test lint base lock clean setup dev-setup
+.PHONY: demo test sandbox lint base lock clean setup dev-setup
 
 demo: setup
 	$(BIN)/python -m score_jax.main --config=configs/score.py \
 	  --workdir=$(WORKDIR) $(ARGS)
 
-test: dev-setup
+test: dev-setup sandbox
 	$(BIN)/python -m pytest $(ARGS)
+
+# A system's package, so it needs root; without it the tests that run programs
+# are skipped, and training on code refuses to start.
+sandbox:
+	@command -v bwrap > /dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
+	  apt-get update -qq && apt-get install -y -qq bubblewrap; } || \
+	  echo 'no bubblewrap: install it with the package manager of the system'
 
 lint: dev-setup
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ KL_REFUSED = {
 }
 BASELINES = ('leave_one_out', 'none')
 TRUNCATED = ('keep', 'wrong', 'mask')
-JOBS = ('pretrain', 'stage1', 'stage2', 'score')
+JOBS = ('pretrain', 'stage1', 'stage2', 'score', 'evaluate')
 DTYPES = ('float32', 'bfloat16')
 REMAT = ('none', 'block', 'products')
 PROJECTIONS = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
@@ -368,11 +368,10 @@ def mesh_shape(config: ConfigDict, devices: int) -> tuple[int, int, int]:
   for size in sizes:
     known *= size if size > 0 else 1
   fits = devices % known == 0 if -1 in sizes else devices == known
-  _refuse(
-    not fits,
-    f'{text} does not fit {devices} devices; set one axis to -1 for what the '
-    'others leave.',
-  )
+  remedy = 'set one axis to -1 for what the others leave'
+  if -1 in sizes:
+    remedy = f'{known} must divide {devices}'
+  _refuse(not fits, f'{text} does not fit {devices} devices; {remedy}.')
   data, fsdp, tensor = (s if s > 0 else devices // known for s in sizes)
   return data, fsdp, tensor
 
@@ -426,7 +425,13 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 0.1, 'grading.seconds')
   _at_least(config, 64, 'grading.memory_mb')
   _share(config, 'method.gamma', 'method.offline_fraction')
-  _share(config, 'optimizer.b1', 'optimizer.b2', 'limits.grader_failures')
+  _share(config, 'limits.grader_failures')
+  for name in ('b1', 'b2'):
+    _refuse(
+      not 0 <= config.optimizer[name] < 1,
+      f'optimizer.{name} must be at least 0 and below 1; got '
+      f'{config.optimizer[name]}.',
+    )
   _share(config, 'method.adaptive_beta2.fraction')
 
 
@@ -516,7 +521,8 @@ def _check_sampling(config: ConfigDict) -> None:
   _refuse(
     len(sampling.max_tokens) != config.turns,
     f'sampling.max_tokens needs one length for each of turns={config.turns}; '
-    f'got {tuple(sampling.max_tokens)}.',
+    f'got {tuple(sampling.max_tokens)}; write --config.sampling.max_tokens='
+    f'"{(8,) * config.turns}".',
   )
   _refuse(
     not all(type(n) is int and n >= 2 for n in sampling.max_tokens),
@@ -561,10 +567,22 @@ def _check_batch(config: ConfigDict, mesh: tuple[int, int, int]) -> None:
     f'train.accumulation={parts} does not divide the {rows // each} problems '
     'of a batch (train.trajectories / K), and a group is never split.',
   )
+  pieces = config.sampling.parts
+  _refuse(
+    (rows // each) % pieces != 0,
+    f'sampling.parts={pieces} does not divide the {rows // each} problems of a '
+    'batch (train.trajectories / K); set it to one of their divisors.',
+  )
   shards = mesh[0] * mesh[1]
   _refuse(
     (rows // parts) % shards != 0,
     f'train.trajectories={rows} over train.accumulation={parts} parts gives '
     f'{rows // parts} rows, which mesh.data x mesh.fsdp = {shards} does not '
+    'divide; change one of them.',
+  )
+  _refuse(
+    (rows // pieces) % shards != 0,
+    f'train.trajectories={rows} over sampling.parts={pieces} gives '
+    f'{rows // pieces} rows, which mesh.data x mesh.fsdp = {shards} does not '
     'divide; change one of them.',
   )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -19,6 +20,7 @@ from score_jax import (
   checkpoint,
   data,
   files,
+  grading,
   sampler,
   sharding,
   tasks,
@@ -96,6 +98,9 @@ class Job:
   base_hash: str
   tokenizer: tokenizer.Tokenizer
   task: tasks.Task
+  grader: grading.Grader
+  test_task: tasks.Task  # Whose test problems are evaluated.
+  test_grader: grading.Grader
   instructions: tuple[jax.Array, ...]  # int32[I], one between two turns.
   train: data.Problems
   validation: data.Problems
@@ -194,23 +199,36 @@ def model_folder(config: ConfigDict) -> str:
   return path
 
 
-def setup(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> Job:
+def setup(
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  stop: Stop,
+  opened: contextlib.ExitStack,
+) -> Job:
   """Returns the job with model, data and tokenizer loaded.
+
+  Args:
+    config: checked settings.
+    workdir: where all output goes.
+    stop: whether someone asked to end.
+    opened: closes what the job opens, such as the processes that grade.
 
   Raises:
     ConfigError: if something that the config names is not there or not fit.
   """
   mesh = sharding.make_mesh(config_lib.mesh_shape(config, jax.device_count()))
-  task = tasks.get(config.task.name)
+  task, test_task = tasks.get(config.task), _test_task(config)
   folder = model_folder(config)
   chat = config.task
   words = tokenizer.load(folder, Chat(chat.chat, chat.system, chat.thinking))
   model = make_model(config, folder, mesh)
+  graders = _open_graders(config, (task, test_task), opened)
   base = load_base(config, folder, model)
   base_hash = checkpoint.params_hash(base)
   if config.model.reference_on_host:
     base = _layers_on_host(base)
-  splits = _load_splits(config, task, words)
+  stop.check()
+  splits = _load_splits(config, (task, task, test_task), graders, words)
   stop.check()
   ids = words.between(config.task.instruction or task.instruction)
   between = jax.device_put(
@@ -226,9 +244,39 @@ def setup(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> Job:
     base_hash=base_hash,
     tokenizer=words,
     task=task,
+    grader=graders[0],
+    test_task=test_task,
+    test_grader=graders[1],
     instructions=(between,) * (config.turns - 1),
     **splits,
   )
+
+
+def _test_task(config: ConfigDict) -> tasks.Task:
+  """Returns the task whose test split is evaluated."""
+  if not config.task.eval_name:
+    return tasks.get(config.task)
+  other = config.task.copy_and_resolve_references()
+  # The wording of problems is each task's own; the instruction is the job's.
+  with other.unlocked():
+    other.update(name=config.task.eval_name, prompt='', path='', grader='')
+  return tasks.get(other)
+
+
+def _open_graders(
+  config: ConfigDict,
+  wanted: tuple[tasks.Task, tasks.Task],
+  opened: contextlib.ExitStack,
+) -> list[grading.Grader]:
+  """Returns the graders of tasks; those of one name share their processes."""
+  limits = grading.Limits(**config.grading)
+  graders = {}
+  for task in wanted:
+    if task.grader not in graders:
+      graders[task.grader] = opened.enter_context(
+        grading.open_grader(task, limits)
+      )
+  return [graders[task.grader] for task in wanted]
 
 
 def make_model(
@@ -277,20 +325,32 @@ def _layers_on_host(base: Any) -> Any:
   return {**base, 'layers': jax.device_put(base['layers'], places)}
 
 
-def _load_splits(config, task, words) -> dict[str, data.Problems]:
+REFERENCES = 100  # Of each split, that its grader must accept.
+
+
+def _load_splits(
+  config: ConfigDict,
+  of_split: tuple[tasks.Task, tasks.Task, tasks.Task],
+  graders: list[grading.Grader],
+  words: tokenizer.Tokenizer,
+) -> dict[str, data.Problems]:
+  """Returns the problems to train on, to validate with and to test with."""
   counts = {
     'train': config.task.train_problems,
     'validation': config.eval.validation_problems if config.eval.every else 1,
     'test': config.eval.problems,
   }
+  which = (graders[0], graders[0], graders[1])
   splits = {}
-  for split, count in counts.items():
+  for (split, count), task, grader in zip(
+    counts.items(), of_split, which, strict=True
+  ):
     problems = tasks.load_problems(task, split, count)
     if not problems:
       raise ConfigError(
         f'task.name={task.name!r} has no problems in its {split} split.'
       )
-    tasks.check_grader(task, problems[:100])
+    grading.check_references(task, grader, problems[:REFERENCES])
     splits[split] = data.encode(
       problems, words, config.sampling.max_prompt_tokens
     )
@@ -324,7 +384,8 @@ def is_claimed(config: ConfigDict, workdir: pathlib.Path) -> bool:
       continue
     raise ConfigError(
       f'{name}={new.get(name)!r}, but {workdir} holds a run with '
-      f'{old.get(name)!r}; give another --workdir, or set it back.'
+      f'{old.get(name)!r}; give another --workdir (make demo: WORKDIR=DIR), or '
+      'set it back.'
     )
   return True
 

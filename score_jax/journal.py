@@ -74,6 +74,9 @@ class Journal:
       for name, value in metrics.items():
         if value is not None:
           self._board.add_scalar(name, value, number)
+    if number == self._started_at + 1:
+      # The first step compiles, so it says nothing of the others.
+      self._start, self._started_at = time.monotonic(), number
     self._bar.set_postfix_str(figures(row), refresh=False)
     self._bar.update()
     if self._lines and (number % 10 == 0 or number in (1, self._steps)):
@@ -89,7 +92,9 @@ class Journal:
 
   def _left(self) -> str:
     done = len(self.history) - self._started_at
-    pace = (time.monotonic() - self._start) / max(1, done)
+    if not done:
+      return 'compiled'
+    pace = (time.monotonic() - self._start) / done
     seconds = round(pace * (self._steps - len(self.history)))
     return f'{seconds // 60}:{seconds % 60:02d} left'
 
@@ -118,11 +123,18 @@ def figures(row: dict[str, Any]) -> str:
     parts.append(f'Acc@t{turn} {100 * row[f"accuracy_t{turn}"]:5.1f}')
     turn += 1
   parts.append(f'Δ {100 * row["delta"]:+5.1f}')
-  kl = (f'{row[f"kl_t{t}"]:.3f}' for t in range(1, turn))
+  # A zero added, so that none is printed as less than nothing.
+  kl = (f'{round(row[f"kl_t{t}"], 3) + 0.0:.3f}' for t in range(1, turn))
   parts.append('KL ' + '/'.join(kl))
   cut = max(row[f'truncated_t{t}'] for t in range(1, turn))
   if cut > 0:
     parts.append(f'cut off {100 * cut:.1f}%')
+  failed = max(
+    row[f'outcome_timeout_t{t}'] + row[f'outcome_error_t{t}']
+    for t in range(1, turn)
+  )
+  if failed > 0:
+    parts.append(f'grader failed {100 * failed:.1f}%')
   parts.append(f'{row["tokens_per_second"] / 1000:.1f}k tokens/s')
   return '  '.join(parts)
 

@@ -22,7 +22,8 @@ from score_jax.trajectory import Trajectory
 
 # Which stream of random numbers a key belongs to.
 DROPOUT = 1_000_002
-# Scalars, or one number per turn, float[T]; `advantage` alone is [B, T].
+# Scalars, or one number per turn, float[T]; those of ROWS are per row.
+ROWS = ('advantage', 'token_kl')  # float[B, T] and float[B, L].
 Metrics = dict[str, jax.Array]
 
 
@@ -36,6 +37,8 @@ class TrainState:
   opt_state: Any
   beta2: jax.Array  # float32[]: weight of the held turns' KL.
   skipped: jax.Array  # int32[]: updates in a row that were not finite.
+  # float32[T]: moving mean of each turn's return; None where none is wanted.
+  average: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -45,6 +48,8 @@ class Batch:
 
   trajectory: Trajectory
   reward: jax.Array  # float32[B, T]: r(y_t).
+  # float32[B, T]: r of the greedy attempt on each turn's context, for ReMax.
+  greedy: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Learning:
   stage: objective.Stage
   groups: objective.Groups
   policy: Policy
-  baseline: str  # 'leave_one_out' or 'none'.
+  baseline: str  # See `objective.advantages`.
   mask_truncated: bool  # Whether attempts cut off earn and teach nothing.
   accumulation: int  # Parts of the batch, whole groups each.
   logits_chunk: int  # Tokens whose logits exist at once.
@@ -69,19 +74,30 @@ class Learning:
   first_step: int = 0
 
 
-Update = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
+Update = Callable[..., tuple[TrainState, Metrics]]
 
 
 def init_state(
-  params: Any, optimizer: optax.GradientTransformation, beta2: float
+  params: Any,
+  optimizer: optax.GradientTransformation,
+  beta2: float,
+  averages: int = 0,
 ) -> TrainState:
-  """Returns the state before a stage's first update."""
+  """Returns the state before a stage's first update.
+
+  Args:
+    params: what is trained.
+    optimizer: of the updates.
+    beta2: weight of the held turns' KL.
+    averages: turns whose return has a moving mean; 0 = none is kept.
+  """
   return TrainState(
     step=jnp.int32(0),
     params=params,
     opt_state=optimizer.init(params),
     beta2=jnp.float32(beta2),
     skipped=jnp.int32(0),
+    average=jnp.zeros(averages, jnp.float32) if averages else None,
   )
 
 
@@ -92,10 +108,11 @@ def make_update(
 ) -> Update:
   """Returns the jitted update; the state passed in is donated.
 
-  It is called as `update(state, reference, batch)` with the frozen
+  It is called as `update(state, reference, batch, near=None)` with the frozen
   reference's parameters, and returns the new state and the metrics of the
   batch under the policy that sampled it. With an adapter the reference is the
-  policy's frozen part as well. An update that is not finite leaves all but
+  policy's frozen part as well; `near` is then an adapter that belongs to the
+  reference in the KL, or None. An update that is not finite leaves all but
   `step` and `skipped` as they were.
   """
   update = functools.partial(_update, model, optimizer, learning)
@@ -110,6 +127,8 @@ def loss_and_metrics(
   beta2: jax.Array,
   batch: Batch,
   key: jax.Array | None = None,
+  near: Any = None,
+  average: jax.Array | None = None,
 ) -> tuple[jax.Array, Metrics]:
   """Returns the loss, float[], and metrics of a batch of whole groups.
 
@@ -125,29 +144,43 @@ def loss_and_metrics(
     beta2: float32[], weight of the held turns' KL.
     batch: of B rows.
     key: draws an adapter's dropout, if there is any.
+    near: the reference's own adapter; None = it has none.
+    average: float32[T], moving mean of each turn's return, if there is one.
   """
   trajectory, stage = batch.trajectory, learning.stage
   reference = jax.lax.stop_gradient(reference)
   policy = bind(reference, params, learning.lora)
+  if near is not None:
+    near = jax.lax.stop_gradient(near)
+    reference = bind(reference, near, learning.lora)
   both = functools.partial(_scores, learning, reference, trajectory.tokens)
   scores = taught = both(model, policy)
   if learning.lora is not None and learning.lora.dropout:
     scores = jax.lax.stop_gradient(scores)
     taught = both(model, policy, learning.lora.dropout, key)
   turn = trajectory.turn
-  valid = jnp.ones_like(trajectory.truncated)
+  valid = jnp.ones_like(trajectory.truncated) & objective.taught(stage)
   if learning.mask_truncated:
-    valid = ~trajectory.truncated
+    valid &= ~trajectory.truncated
   kl_number, _ = objective.kl_terms(stage, scores, turn)
   _, kl_loss = objective.kl_terms(stage, taught, turn)
   weights = objective.kl_weights(stage, beta2)
   paid = objective.shaped_reward(stage, batch.reward)
   value = objective.returns(paid - weights * kl_number, stage.gamma)
+  given = _given(learning, batch, average)
   advantage = objective.advantages(
-    value, valid, learning.groups, learning.baseline
+    value, valid, learning.groups, learning.baseline, given
   )
   loss = objective.loss(advantage, kl_loss, weights * valid, taught.logp, turn)
-  return loss, _metrics(learning, batch, scores, paid, value, advantage)
+  metrics = _metrics(learning, batch, scores, paid, value, advantage)
+  return loss, metrics | {'valid': valid, 'returns': value}
+
+
+def _given(learning, batch, average) -> jax.Array | None:
+  """Returns the baseline that other samples than the batch's decide."""
+  if batch.greedy is not None:
+    return objective.paid_for(learning.stage, batch.greedy, batch.reward)
+  return None if average is None else average[None]
 
 
 def _scores(
@@ -201,6 +234,7 @@ def _metrics(learning, batch, scores, paid, value, advantage) -> Metrics:
     'truncated': trajectory.truncated.astype(jnp.float32).mean(0),
     'tokens': tokens.mean(0),
     'advantage': advantage,
+    'token_kl': jnp.where(turn > 0, kl, 0.0),
     'advantage_size': jnp.abs(advantage).mean(0),
     'flat_groups': jnp.mean(spread < 1e-6, axis=0, dtype=jnp.float32),
     'logp_gap_mean': jnp.sum(gap) / jnp.maximum(jnp.sum(turn > 0), 1),
@@ -208,8 +242,10 @@ def _metrics(learning, batch, scores, paid, value, advantage) -> Metrics:
   }
 
 
-def _update(model, optimizer, learning, state, reference, batch):
-  grads, loss, metrics = _gradient(model, learning, state, reference, batch)
+def _update(model, optimizer, learning, state, reference, batch, near=None):
+  grads, loss, metrics = _gradient(
+    model, learning, state, reference, batch, near
+  )
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   norm = optax.tree.norm(grads)
@@ -230,7 +266,7 @@ def _update(model, optimizer, learning, state, reference, batch):
   return state, metrics | scalars | {'skipped': state.skipped}
 
 
-def _gradient(model, learning, state, reference, batch):
+def _gradient(model, learning, state, reference, batch, near):
   """Returns gradient, loss and metrics, averaged over the batch's parts."""
   grad = jax.value_and_grad(loss_and_metrics, argnums=2, has_aux=True)
   root = jax.random.key(learning.seed)
@@ -241,7 +277,7 @@ def _gradient(model, learning, state, reference, batch):
     i, rows = part
     own = jax.random.fold_in(key, i)
     (loss, metrics), grads = grad(
-      model, learning, state.params, reference, state.beta2, rows, own
+      model, learning, state.params, reference, state.beta2, rows, own, near
     )
     # Wide from here on: sums and squares of bfloat16 would round away.
     return jax.tree.map(lambda x: x.astype(jnp.float32), grads), loss, metrics
@@ -262,9 +298,8 @@ def _gradient(model, learning, state, reference, batch):
   grads = jax.tree.map(lambda x: x / learning.accumulation, total)
   means = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
   highest = {'logp_gap_max': jnp.max(metrics['logp_gap_max'])}
-  rows = metrics['advantage']
-  highest['advantage'] = rows.reshape(-1, rows.shape[-1])
-  return grads, jnp.mean(losses), means | highest
+  rows = {k: metrics[k].reshape(-1, metrics[k].shape[-1]) for k in ROWS}
+  return grads, jnp.mean(losses), means | highest | rows
 
 
 def _next_beta2(learning, beta2, metrics):

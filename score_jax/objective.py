@@ -22,6 +22,8 @@ import jax.numpy as jnp
 
 from score_jax.policy import TokenScores
 
+MOVING_AVERAGE_RATE = 0.1  # Of one step; the last ten or so count.
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -33,6 +35,8 @@ class Stage:
   beta1: float
   gamma: float  # Discount between turns; the paper's choice is 0.
   kl_estimator: str  # 'k1', 'k2', 'k3' or 'exact'.
+  # Turns whose tokens learn, by reward or KL; () = all of them do.
+  taught: tuple[bool, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +86,26 @@ def shaped_reward(stage: Stage, reward: jax.Array) -> jax.Array:
   The progress r(y_t) - r(y_{t-1}) is paid to turn t alone: paid to turn t - 1
   it would teach the model to fail first.
   """
-  before = jnp.pad(reward[:, :-1], ((0, 0), (1, 0)))
-  gain = (reward - before).at[:, 0].set(0.0)
-  return jnp.asarray(stage.reward)[None] * reward + stage.progress * gain
+  return paid_for(stage, reward, reward)
+
+
+def paid_for(stage: Stage, attempt: jax.Array, made: jax.Array) -> jax.Array:
+  """Returns float[B, T]: what each turn would be paid for another attempt.
+
+  Args:
+    stage: what is paid for.
+    attempt: float[B, T], r of another attempt at each turn, on the context
+      that the row's own attempts before that turn made.
+    made: float[B, T], r(y_t) of the row's own attempts.
+  """
+  before = jnp.pad(made[:, :-1], ((0, 0), (1, 0)))
+  gain = (attempt - before).at[:, 0].set(0.0)
+  return jnp.asarray(stage.reward)[None] * attempt + stage.progress * gain
+
+
+def taught(stage: Stage) -> jax.Array:
+  """Returns bool[1, T], the turns that learn."""
+  return jnp.asarray(stage.taught or (True,) * len(stage.reward))[None]
 
 
 def kl_weights(stage: Stage, beta2: jax.Array) -> jax.Array:
@@ -167,21 +188,60 @@ def leave_one_out(value: jax.Array, valid: jax.Array) -> jax.Array:
   return jnp.where(valid & (others > 0), advantage, 0.0)
 
 
+def normalized(value: jax.Array, valid: jax.Array) -> jax.Array:
+  """Returns value less its group's mean, over its deviation (2402.03300).
+
+  Both are taken over all valid siblings, the row itself among them. A group of
+  equal values gets 0.
+
+  Args:
+    value: float[..., M, T], M siblings.
+    valid: bool[..., M, T]; one that is not gets 0.
+  """
+  weight = valid.astype(value.dtype)
+  count = jnp.maximum(jnp.sum(weight, -2, keepdims=True), 1.0)
+  mean = jnp.sum(value * weight, -2, keepdims=True) / count
+  apart = jnp.where(valid, value - mean, 0.0)
+  variance = jnp.sum(jnp.square(apart), -2, keepdims=True) / count
+  # Beside a deviation of rounding alone the floor is large, else nothing.
+  return apart / (jnp.sqrt(variance) + 1e-6)
+
+
 def advantages(
-  value: jax.Array, valid: jax.Array, groups: Groups, baseline: str
+  value: jax.Array,
+  valid: jax.Array,
+  groups: Groups,
+  baseline: str,
+  given: jax.Array | None = None,
 ) -> jax.Array:
   """Returns float[B, T]: each turn's return less its own turn's baseline.
 
-  First attempts are compared with the other first attempts of their problem,
-  later ones with those that share their first attempt where there are any,
-  else with the problem's other trajectories at the same turn. A return never
-  takes part in its own baseline, so the gradient's expectation is unchanged.
+  What the expectation of the gradient is, over all that may be sampled:
+
+    leave_one_out   the policy gradient. A return takes no part in its own
+                    baseline, the mean of its siblings (arXiv:2402.14740).
+    remax           the policy gradient. The baseline is what the greedy
+                    attempt on the same context is paid (arXiv:2310.10505), so
+                    it depends on the context alone.
+    moving_average  the policy gradient. The baseline is a mean over the
+                    returns of steps before this one.
+    none            the policy gradient; nothing is subtracted.
+    group           another one (GRPO, arXiv:2402.03300). With rewards of 0 and
+                    1, a chance p of success and large groups it is that of
+                    2 arcsin(sqrt p), not of p: problems that are nearly always
+                    or nearly never solved weigh up to 1 / sqrt(p (1 - p)) more.
+
+  With siblings, first attempts are compared with the other first attempts of
+  their problem, later ones with those that share their first attempt where
+  there are any, else with the problem's other trajectories at the same turn.
 
   Args:
     value: float[B, T], returns; siblings are adjacent.
     valid: bool[B, T], attempts that count.
     groups: the siblings.
-    baseline: 'leave_one_out' or 'none'.
+    baseline: 'leave_one_out', 'group', 'remax', 'moving_average' or 'none'.
+    given: float[1 or B, T], the baseline itself; for 'remax' and
+      'moving_average'.
 
   Raises:
     ValueError: if the rows do not form whole groups.
@@ -194,6 +254,9 @@ def advantages(
     )
   if baseline == 'none':
     return jnp.where(valid, value, 0.0)
+  if baseline in ('remax', 'moving_average'):
+    return jnp.where(valid, value - given, 0.0)
+  compare = normalized if baseline == 'group' else leave_one_out
   shape = (-1, groups.first, groups.second, turns)
   value, valid = value.reshape(shape), valid.reshape(shape)
   # The copies of a shared first attempt are one sample: they count once, by
@@ -201,10 +264,10 @@ def advantages(
   weight = valid.astype(value.dtype)
   count = jnp.sum(weight, 2)
   mean = jnp.sum(value * weight, 2) / jnp.maximum(count, 1.0)
-  between = leave_one_out(mean, count > 0)[:, :, None]
+  between = compare(mean, count > 0)[:, :, None]
   if groups.second == 1:
     return between.reshape(rows, turns)
-  within = leave_one_out(value, valid)
+  within = compare(value, valid)
   first = jnp.arange(turns) == 0
   between = jnp.where(valid, between, 0.0)
   return jnp.where(first, between, within).reshape(rows, turns)
@@ -232,6 +295,27 @@ def loss(
   turn_logp = turn_sums(logp, turn, advantage.shape[1])
   gain = jax.lax.stop_gradient(advantage) * turn_logp
   return -jnp.mean(jnp.sum(gain - weights * kl_loss, axis=1))
+
+
+def next_average(
+  average: jax.Array, value: jax.Array, valid: jax.Array, step: jax.Array
+) -> jax.Array:
+  """Returns float[T]: the moving mean of each turn's return, one step on.
+
+  It is the plain mean of all steps so far until a step weighs
+  MOVING_AVERAGE_RATE, and forgets from then on.
+
+  Args:
+    average: float[T], before this step.
+    value: float[B, T], this step's returns.
+    valid: bool[B, T], attempts that count; a turn without one keeps its mean.
+    step: int[], updates before this one.
+  """
+  weight = valid.astype(value.dtype)
+  count = jnp.sum(weight, 0)
+  mean = jnp.sum(value * weight, 0) / jnp.maximum(count, 1.0)
+  rate = jnp.maximum(MOVING_AVERAGE_RATE, 1.0 / (step + 1.0))
+  return jnp.where(count > 0, average + rate * (mean - average), average)
 
 
 def next_beta2(

@@ -36,6 +36,7 @@ from score_jax import (
   rollout,
   sampler,
   sharding,
+  grading,
   tasks,
   tokenizer,
 )
@@ -57,7 +58,7 @@ class _Run:
   mesh: jax.sharding.Mesh
   model: transformer.Transformer
   words: tokenizer.Tokenizer
-  task: tasks.Task
+  grader: grading.Grader
   train: data.Problems
   validation: data.Problems
   between: tuple[int, ...]  # Ids of the instruction.
@@ -85,7 +86,9 @@ class _Run:
     root = jax.random.key(self.config.seed)
     between = (jnp.asarray(self.between, jnp.int32),)
     trajectory = sample(params, prompts, between, jax.random.fold_in(root, key))
-    return rollout.read(trajectory, problems, self.task, self.words)
+    return rollout.start_reading(
+      trajectory, problems, self.grader, self.words
+    )()
 
 
 def run(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> None:
@@ -157,7 +160,7 @@ def _architecture(config: ConfigDict) -> dict[str, Any]:
 def _setup(config, stop, source, hf) -> _Run:
   mesh = sharding.make_mesh(config_lib.mesh_shape(config, jax.device_count()))
   words = tokenizer.load(source)
-  task = tasks.get(config.task.name)
+  task = tasks.get(config.task)
 
   def split(name, count):
     problems = tasks.load_problems(task, name, count)
@@ -172,7 +175,7 @@ def _setup(config, stop, source, hf) -> _Run:
     mesh=mesh,
     model=model,
     words=words,
-    task=task,
+    grader=grading.in_process(task.grader),
     train=split('train', config.task.train_problems),
     validation=split('validation', config.eval.validation_problems),
     between=tuple(words.between(task.instruction)),

@@ -6,17 +6,18 @@ Letters: N problems, B rows, T turns.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from score_jax import evaluation, sharding, tasks
+from score_jax import evaluation, sharding
 from score_jax.data import Problems
+from score_jax.grading import Grader
 from score_jax.problem import Outcome, Problem, Verdict
 from score_jax.sampler import FirstAttempts, Prompts, Sample
-from score_jax.tasks import Task
 from score_jax.tokenizer import Tokenizer
 from score_jax.trajectory import Trajectory
 
@@ -42,6 +43,23 @@ class Rollout:
 
   def _outcomes(self) -> np.ndarray:
     return np.array([[v.outcome for v in row] for row in self.verdicts])
+
+  def rates(self) -> dict[str, float]:
+    """Returns the share of each outcome per turn, as `outcome_right_t1`.
+
+    Where problems have tests, `tests_passed_t1` is the mean share of them that
+    an attempt passed, over the attempts whose tests ran.
+    """
+    found = {}
+    for turn, column in enumerate(self._outcomes().T, start=1):
+      for outcome in Outcome:
+        name = f'outcome_{outcome.name.lower()}_t{turn}'
+        found[name] = float((column == outcome).mean())
+      shares = [row[turn - 1].share for row in self.verdicts]
+      shares = [share for share in shares if share is not None]
+      if shares:
+        found[f'tests_passed_t{turn}'] = float(np.mean(shares))
+    return found
 
   def rewards(
     self, of_outcome: Mapping[str, float], truncated_is_wrong: bool
@@ -81,6 +99,29 @@ class Rollout:
     }
 
 
+  def tokens(
+    self, row: int, kl: np.ndarray, tokenizer: Tokenizer
+  ) -> dict[str, list]:
+    """Returns what stands behind a row's prompt, one entry per token.
+
+    Args:
+      row: of the trajectory.
+      kl: float[L], each token's share of the KL to the reference.
+      tokenizer: of the model.
+    """
+    t = self.trajectory
+    ids, turn, logp, length, span = jax.device_get(
+      (t.tokens[row], t.turn[row], t.logp[row], t.length[row], t.span[row])
+    )
+    here = slice(span[0, 0], length)
+    return {
+      'tokens': tokenizer.pieces(ids[here]),
+      'turn': turn[here].tolist(),
+      'logp': np.round(logp[here], 4).tolist(),
+      'kl': np.round(kl[here], 4).tolist(),
+    }
+
+
 def put_prompts(
   mesh: jax.sharding.Mesh, problems: Problems, number: np.ndarray
 ) -> Prompts:
@@ -89,10 +130,46 @@ def put_prompts(
   return Prompts(*(sharding.put_rows(mesh, x) for x in arrays))
 
 
-def read(
-  trajectory: Trajectory, problems: Problems, task: Task, tokenizer: Tokenizer
+def sample_and_read(
+  sample: Callable[[np.ndarray], Trajectory],
+  problems: Problems,
+  parts: int,
+  grader: Grader,
+  tokenizer: Tokenizer,
 ) -> Rollout:
-  """Returns the trajectories of N problems, decoded and graded."""
+  """Returns graded trajectories, each part graded while the next is sampled.
+
+  The device is given all parts at once; the host reads each as it is done and
+  hands it to the grader, which works on it in other processes.
+
+  Args:
+    sample: gives the trajectories of the problems of these places, int64[n].
+    problems: N of them.
+    parts: divides N, so that one program serves all parts.
+    grader: of the task.
+    tokenizer: of the model.
+  """
+  places = np.split(np.arange(len(problems)), parts)
+  sampled = [sample(place) for place in places]
+  reading = [
+    start_reading(trajectory, problems.take(place), grader, tokenizer)
+    for trajectory, place in zip(sampled, places, strict=True)
+  ]
+  done = [finish() for finish in reading]
+  return done[0] if parts == 1 else _join(done)
+
+
+def start_reading(
+  trajectory: Trajectory,
+  problems: Problems,
+  grader: Grader,
+  tokenizer: Tokenizer,
+) -> Callable[[], Rollout]:
+  """Decodes the trajectories of N problems, and has them graded.
+
+  Returns:
+    what waits for the verdicts, and returns the rollout.
+  """
   tokens, span, truncated = jax.device_get(
     (trajectory.tokens, trajectory.span, trajectory.truncated)
   )
@@ -104,19 +181,56 @@ def read(
   )
   each = rows // len(problems)
   of_row = tuple(p for p in problems.problems for _ in range(each))
-  of_attempt = [p for p in of_row for _ in range(turns)]
-  verdicts = tasks.grade(task, of_attempt, flat)
-  return Rollout(
+  verdicts = grader.start([p for p in of_row for _ in range(turns)], flat)
+  return lambda: Rollout(
     of_row,
     trajectory,
     _in_rows(flat, turns),
-    _in_rows(verdicts, turns),
+    _in_rows(verdicts(), turns),
     truncated,
+  )
+
+
+def _join(parts: Sequence[Rollout]) -> Rollout:
+  """Returns the rows of all parts, in their order."""
+  trajectories = [part.trajectory for part in parts]
+  return Rollout(
+    sum((part.problems for part in parts), ()),
+    _concatenate(trajectories),
+    sum((part.texts for part in parts), []),
+    sum((part.verdicts for part in parts), []),
+    np.concatenate([part.truncated for part in parts]),
+  )
+
+
+def _concatenate(parts: list[Trajectory]) -> Trajectory:
+  """Returns the rows of all parts, spread over the mesh as those of one are."""
+  return jax.tree.map(
+    lambda *x: jax.device_put(jnp.concatenate(x), x[0].sharding), *parts
   )
 
 
 def _in_rows(flat: list, turns: int) -> list[list]:
   return [flat[i : i + turns] for i in range(0, len(flat), turns)]
+
+
+def given_attempts(
+  mesh: jax.sharding.Mesh, problems: Problems, samples: int
+) -> FirstAttempts | None:
+  """Returns the fixed first attempts of problems; None where none has one.
+
+  Args:
+    mesh: of all arrays.
+    problems: N of them.
+    samples: first attempts per problem; all of a problem's are the fixed one.
+  """
+  if problems.first is None:
+    return None
+  given = np.array([bool(p.attempt) for p in problems.problems])
+  return FirstAttempts(
+    sharding.put_rows(mesh, np.repeat(problems.first, samples, axis=0)),
+    sharding.put_rows(mesh, np.repeat(given, samples)),
+  )
 
 
 def first_attempts(

@@ -93,30 +93,53 @@ def _score(
     return
   if config.job == 'stage2' and missing[:1] == plans[:1] and not held:
     say('stage 1 is not there yet: it is trained first')
-  job = job_lib.setup(config, workdir, stop)
-  if not held:  # Not before: settings that were refused claim nothing.
-    job_lib.claim(config, workdir)
-  say(job_lib.describe(job, plans))
+  with contextlib.ExitStack() as opened:
+    job = job_lib.setup(config, workdir, stop, opened)
+    if not held:  # Not before: settings that were refused claim nothing.
+      job_lib.claim(config, workdir)
+    say(job_lib.describe(job, plans))
+    _stages(job, plans, started)
+
+
+def _stages(job: Job, plans: list[StagePlan], started: float) -> None:
+  """Evaluates the base, trains and evaluates each stage, and reports."""
   results = {'base': train.evaluate_into(job, 'base', job.base_on_devices(), 0)}
   say(f'base: {_result(results["base"])}')
   seconds = time.monotonic() - started
   say(f'{seconds:.0f} s after start; the first step of a stage compiles first')
+  for note in _cut_off(job, results['base']):
+    say(note)
   for plan in plans:
     results[plan.name] = _stage(job, plan, plans)
     say(
       f'{plan.name}: {_result(results[plan.name])}  (best checkpoint by '
       f'training reward: step {results[plan.name]["step"]} of {plan.steps})'
     )
-    build(workdir)
+    build(job.workdir)
   say(table(results))
-  say(f'report    {workdir / "report.html"}')
+  say(f'report    {job.workdir / "report.html"}')
+
+
+CUT_OFF = 0.05  # Of the base model's attempts; more than that is said.
+
+
+def _cut_off(job: Job, base: dict[str, Any]) -> list[str]:
+  """Returns a warning for each turn whose answers do not fit their budget."""
+  lengths = job.config.sampling.max_tokens
+  return [
+    f"warning   {base[f'truncated_t{turn}']:.0%} of the base model's attempts "
+    f'{turn} are cut off at sampling.max_tokens={tuple(lengths)}, and count '
+    f'as {job.config.method.truncated}; raise it'
+    for turn in range(1, len(lengths) + 1)
+    if base[f'truncated_t{turn}'] > CUT_OFF
+  ]
 
 
 def _fill_in(config: ConfigDict) -> None:
   """Writes the task's own wording into the settings, so that it is kept."""
-  task = tasks.get(config.task.name)
-  if not config.task.instruction:
-    config.task.instruction = task.instruction
+  task = tasks.get(config.task)
+  config.task.prompt = config.task.prompt or task.prompt
+  config.task.instruction = config.task.instruction or task.instruction
 
 
 def _stage(job: Job, plan: StagePlan, plans: list[StagePlan]) -> dict[str, Any]:

@@ -70,6 +70,15 @@ class Tokenizer:
     )
 
 
+  def pieces(self, ids: Iterable[int]) -> list[str]:
+    """Returns the text of each token alone, special ones by their name."""
+    return self.library.batch_decode(
+      [[int(i)] for i in ids],
+      skip_special_tokens=False,
+      clean_up_tokenization_spaces=False,
+    )
+
+
 def load(folder: str, chat: Chat = PLAIN) -> Tokenizer:
   """Returns the tokenizer of a checkpoint folder.
 

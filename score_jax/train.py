@@ -7,7 +7,7 @@ import functools
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,10 +24,13 @@ from score_jax import (
   sharding,
 )
 from score_jax.checkpoint import CheckpointError, Checkpoints
+from score_jax.grading import Grader
 from score_jax.job import adapter, Interrupted, Job
 from score_jax.journal import Journal, open_journal, say
 from score_jax.methods.score import StagePlan, stages
 from score_jax.objective import Groups
+from score_jax.sampler import FirstAttempts
+from score_jax.trajectory import Trajectory
 
 # Which stream of random numbers a key belongs to.
 EVALUATION, OFFLINE = 1_000_000, 1_000_001
@@ -81,6 +84,7 @@ class _Stage:
       self.optimizer = learner.widen(self.optimizer, master)
     learning = _learning(config, plan, self.groups, job.policy, self.offset)
     self.update = learner.make_update(job.model, self.optimizer, learning)
+    self.reference, self.near = _reference(job, plan)
 
   def init(self, params: Any) -> learner.TrainState:
     """Returns the state before the first update; params are copied."""
@@ -129,29 +133,60 @@ class _Stage:
       len(job.train), job.config.seed, number, self.problems
     )
     problems = job.train.take(index)
-    prompts = rollout.put_prompts(job.mesh, problems, np.arange(self.problems))
     key = jax.random.fold_in(job.root_key(), number)
-    first = self._offline(problems, index)
-    trajectory = job.training_sampler(
-      job.bound(params), prompts, job.instructions, key, first
-    )
-    return rollout.read(trajectory, problems, job.task, job.tokenizer)
+    bound = job.bound(params)
 
-  def _offline(self, problems: data.Problems, index: np.ndarray):
-    """Returns the base's first attempts for a share of the batch, or None."""
-    count = round(self.job.config.method.offline_fraction * self.problems)
-    if not count:
-      return None
+    def sample(places: np.ndarray) -> Trajectory:
+      part = problems.take(places)
+      return job.training_sampler(
+        bound,
+        rollout.put_prompts(job.mesh, part, places),
+        job.instructions,
+        key,
+        self._first(part, index[places], places),
+      )
+
+    return rollout.sample_and_read(
+      sample, problems, job.config.sampling.parts, job.grader, job.tokenizer
+    )
+
+  def _first(
+    self, problems: data.Problems, index: np.ndarray, places: np.ndarray
+  ) -> FirstAttempts | None:
+    """Returns the first attempts that are not sampled now, or None.
+
+    They are the task's own where it fixes them, else the base's for a share of
+    the batch.
+    """
     job = self.job
-    prompts = rollout.put_prompts(job.mesh, problems, index)
+    count = round(job.config.method.offline_fraction * self.problems)
+    if problems.first is not None or not count:
+      return rollout.given_attempts(
+        job.mesh, problems, job.config.sampling.first_attempts
+      )
     return rollout.first_attempts(
       job.mesh,
       job.first_attempt_sampler,
       job.base_on_devices(),
-      prompts,
+      rollout.put_prompts(job.mesh, problems, index),
       jax.random.fold_in(job.root_key(), OFFLINE),
-      np.arange(self.problems) < count,
+      places < count,
     )
+
+
+def _reference(job: Job, plan: StagePlan) -> tuple[Any, Any]:
+  """Returns the reference's parameters, and its own adapter or None."""
+  if not plan.near:
+    return job.base, None
+  trained, _ = best_params(job, plan.near)
+  if adapter(job.config) is not None:
+    return job.base, trained
+  # In the base's types and places, which may be the host's memory.
+  return jax.tree.map(
+    lambda x, like: jax.device_put(x.astype(like.dtype), like.sharding),
+    trained,
+    job.base,
+  ), None
 
 
 def _learning(config, plan, groups, policy, offset) -> learner.Learning:
@@ -261,13 +296,12 @@ def _step(
   reward = graded.rewards(
     job.config.method.reward, job.config.method.truncated == 'wrong'
   )
-  counted = _counts(graded)
+  counted = _counts(graded) | graded.rates()
   seconds['seconds_grade'] = clock.lap()
   batch = learner.Batch(graded.trajectory, sharding.put_rows(job.mesh, reward))
-  state, metrics = stage.update(state, job.base, batch)
-  metrics = jax.device_get(metrics)
-  advantage = metrics.pop('advantage')
-  metrics = _flat(metrics)
+  state, metrics = stage.update(state, stage.reference, batch, stage.near)
+  of_rows = {name: metrics.pop(name) for name in learner.ROWS}
+  metrics = _flat(jax.device_get(metrics))
   seconds['seconds_update'] = clock.lap()
   weights = np.asarray(stage.plan.stage.reward)
   record = counted | metrics | seconds
@@ -277,14 +311,28 @@ def _step(
     float(tokens) * len(reward) / sum(seconds.values())
   )
   if step % max(1, job.config.log.samples_every) == 0:
-    rows = np.linspace(0, len(reward), job.config.log.samples, endpoint=False)
-    journal.samples(
-      graded.record(row)
-      | {'reward': reward[row].tolist(), 'advantage': advantage[row].tolist()}
-      for row in rows.astype(int)
-    )
+    journal.samples(_samples(job, graded, reward, of_rows))
   _check_limits(stage, record, graded)
   return state, record
+
+
+def _samples(
+  job: Job,
+  graded: rollout.Rollout,
+  reward: np.ndarray,
+  of_rows: dict[str, jax.Array],
+) -> Iterator[dict[str, Any]]:
+  """Gives a few rows of a batch, spread over it, for people to read."""
+  rows = np.linspace(0, len(reward), job.config.log.samples, endpoint=False)
+  for row in rows.astype(int):
+    advantage, kl = (
+      jax.device_get(of_rows[name][row]) for name in ('advantage', 'token_kl')
+    )
+    yield (
+      graded.record(row)
+      | {'reward': reward[row].tolist(), 'advantage': advantage.tolist()}
+      | graded.tokens(row, kl, job.tokenizer)
+    )
 
 
 class _Clock:
@@ -341,7 +389,13 @@ def _check_limits(stage, record, graded) -> None:
       f'{name}: the grader failed on {graded.failure_share():.0%} of the '
       f'attempts (limits.grader_failures={limits.grader_failures:g}); mend it '
       'before its zeros teach the model anything.'
+      f'{_complaint(stage.job)}'
     )
+
+
+def _complaint(job: Job) -> str:
+  """Returns what a grader raised, or ''."""
+  return ''.join(f' The first error: {x}' for x in job.grader.complaints()[:1])
 
 
 def _save(stage, state, checkpoints, journal) -> None:
@@ -372,20 +426,27 @@ def _save(stage, state, checkpoints, journal) -> None:
 
 
 def evaluate(
-  job: Job, params: Any, problems: data.Problems
+  job: Job, params: Any, problems: data.Problems, grader: Grader
 ) -> tuple[evaluation.Attempts, list[dict[str, Any]]]:
   """Returns what all problems' attempts were, counted and to read."""
   size = min(job.config.eval.batch, len(problems))
   key = jax.random.fold_in(job.root_key(), EVALUATION)
-  parts, rows = [], []
+  reading, parts, rows = [], [], []
   for start in range(0, len(problems), size):
     job.stop.check()
     number = np.arange(start, start + size)
     # The last batch is filled up, so that one program serves all of them.
     filled = problems.take(np.minimum(number, len(problems) - 1))
     prompts = rollout.put_prompts(job.mesh, filled, number)
-    trajectory = job.evaluation_sampler(params, prompts, job.instructions, key)
-    graded = rollout.read(trajectory, filled, job.task, job.tokenizer)
+    first = rollout.given_attempts(job.mesh, filled, samples=1)
+    trajectory = job.evaluation_sampler(
+      params, prompts, job.instructions, key, first
+    )
+    reading.append(
+      rollout.start_reading(trajectory, filled, grader, job.tokenizer)
+    )
+  for finish in reading:
+    graded = finish()
     parts.append(vars(graded.attempts()))
     rows += [graded.record(row) for row in range(size)]
   count = len(problems)
@@ -394,7 +455,9 @@ def evaluate(
 
 
 def _validate(job: Job, params: Any) -> dict[str, float | None]:
-  attempts, _ = evaluate(job, job.bound(params), job.validation)
+  attempts, _ = evaluate(
+    job, job.bound(params), job.validation, job.grader
+  )
   values = evaluation.problem_values(attempts)
   return {
     f'validation_{name}': None if np.isnan(x).all() else float(np.nanmean(x))
@@ -408,7 +471,7 @@ def evaluate_into(job: Job, name: str, params: Any, step: int) -> dict:
   results = files.read_json(path) if path.exists() else {}
   if name in results and results[name]['step'] == step:
     return results[name]
-  attempts, rows = evaluate(job, params, job.test)
+  attempts, rows = evaluate(job, params, job.test, job.test_grader)
   config = job.config
   summary = evaluation.summarize(attempts, config.eval.resamples, config.seed)
   where = job.workdir / 'evaluations'

@@ -209,6 +209,28 @@ def test_dropout_follows_from_the_seed_and_the_step_of_the_run():
     assert np.max(np.abs(first - other)) > 1e-4
 
 
+def test_a_reference_with_an_adapter_of_its_own_is_what_the_kl_is_to():
+  learning = learning_of()
+  batch = sampled(adapter())
+
+  def kl(near):
+    _, metrics = learner.loss_and_metrics(
+      model_of(),
+      learning,
+      adapter(),
+      base(),
+      jnp.float32(BETA2),
+      batch,
+      near=near,
+    )
+    return np.asarray(metrics['kl'])
+
+  np.testing.assert_allclose(kl(adapter()), 0, atol=1e-5)
+  zero = jax.tree.map(jnp.zeros_like, adapter())
+  np.testing.assert_allclose(kl(zero), kl(None), atol=1e-5)
+  assert np.min(np.abs(kl(None))) > 1e-3
+
+
 MESHES = [(1, 1, 1), (1, 8, 1), (1, 2, 4)]
 
 

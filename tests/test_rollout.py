@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from score_jax import rollout, sampler, sharding, tasks
+from score_jax import grading, rollout, sampler, sharding
 from score_jax.data import Problems
 from score_jax.problem import Outcome, Problem, Verdict
 
@@ -25,10 +25,9 @@ class Letters:
 
 def _grade(problem, text):
   """Right is the problem's answer; an attempt may name its own outcome."""
-  if text == 'g':
-    raise RuntimeError
   outcomes = {
     problem.answer: Outcome.RIGHT,
+    'g': Outcome.ERROR,
     'e': Outcome.TIMEOUT,
     'f': Outcome.UNPARSED,
   }
@@ -36,7 +35,13 @@ def _grade(problem, text):
   return Verdict(outcome, '' if outcome == Outcome.UNPARSED else text)
 
 
-TASK = tasks.Task('letters', '', _grade, lambda: None)
+def _grader(grade=_grade):
+  """Returns a grader that works when its verdicts are asked for."""
+
+  def start(problems, texts):
+    return lambda: [grade(*pair) for pair in zip(problems, texts, strict=True)]
+
+  return grading.Grader(start, lambda: [])
 
 
 def _ids(text):
@@ -59,7 +64,9 @@ def _read(*rows, answers=('a', 'b')):
   turns = len(written[0])
   columns = 40
   trajectory = tiny.trajectory(prompts, written, [[4]] * (turns - 1), columns)
-  return rollout.read(trajectory, _problems(*answers), TASK, Letters())
+  return rollout.start_reading(
+    trajectory, _problems(*answers), _grader(), Letters()
+  )()
 
 
 def test_an_attempt_is_read_from_its_own_span_without_its_end():
@@ -141,6 +148,39 @@ def test_a_record_says_all_that_a_reader_asks():
   }
 
 
+def test_rates_are_shares_of_each_outcome_at_each_turn():
+  rates = _read(*OUTCOMES).rates()
+  # Turn 1: right, unparsed, error, right. Turn 2: wrong, timeout, right, wrong.
+  expected = {
+    'right': (0.5, 0.25),
+    'wrong': (0.0, 0.5),
+    'unparsed': (0.25, 0.0),
+    'timeout': (0.0, 0.25),
+    'error': (0.25, 0.0),
+  }
+  assert rates == {
+    f'outcome_{name}_t{turn}': rate
+    for name, both in expected.items()
+    for turn, rate in enumerate(both, start=1)
+  }
+
+
+def test_tests_passed_is_the_mean_share_over_the_attempts_that_ran():
+  shares = {'a': 1.0, 'b': 0.25, 'c': None}
+
+  def grade(problem, text):
+    return Verdict(Outcome.WRONG, text, shares[text])
+
+  written = [(_ids('a.'), _ids('b.')), (_ids('c.'), _ids('a.'))]
+  trajectory = tiny.trajectory([[3], [3]], written, [[4]], 40)
+  graded = rollout.start_reading(
+    trajectory, _problems('a'), _grader(grade), Letters()
+  )()
+  rates = graded.rates()
+  assert rates['tests_passed_t1'] == 1.0
+  assert rates['tests_passed_t2'] == (0.25 + 1.0) / 2
+
+
 @pytest.fixture(scope='module')
 def base():
   """The base model's sampler of first attempts, and what it is asked with."""
@@ -212,3 +252,52 @@ def test_a_given_first_attempt_is_what_the_policy_reads_and_not_its_own(base):
       assert found.truncated[row, 0] == theirs.truncated[row // 2, 0]
   assert np.asarray(theirs.truncated).any()
   assert not np.asarray(theirs.truncated).all()
+
+
+@pytest.mark.parametrize('parts', [1, 2, 4])
+def test_a_batch_sampled_in_parts_is_the_whole_batch(base, parts):
+  sample = sampler.make_sampler(base.model, tiny.sampling(second_attempts=2))
+  four = base.problems.take(np.array([0, 1, 2, 0]))
+  order = []
+
+  def sampled(places):
+    order.append(('sampled', len(places)))
+    prompts = rollout.put_prompts(base.mesh, four.take(places), places)
+    between = (jnp.asarray([3, 4], jnp.int32),)
+    return sample(base.params, prompts, between, base.key)
+
+  def start(problems, texts):
+    order.append(('graded', len(texts)))
+    return lambda: [Verdict(Outcome.WRONG, x) for x in texts]
+
+  grader = grading.Grader(start, lambda: [])
+  found = rollout.sample_and_read(sampled, four, parts, grader, Letters())
+  whole = sampled(np.arange(4))
+  for name in ('tokens', 'turn', 'length', 'span', 'truncated'):
+    np.testing.assert_array_equal(
+      getattr(found.trajectory, name), getattr(whole, name)
+    )
+  np.testing.assert_allclose(found.trajectory.logp, whole.logp, atol=1e-5)
+  assert [p.id for p in found.problems] == [
+    f'p{i}' for i in (0, 1, 2, 0) for _ in range(8)
+  ]
+  assert [[v.answer for v in row] for row in found.verdicts] == found.texts
+  # All parts are with the device before the first of them is read.
+  assert order[: 2 * parts] == [('sampled', 4 // parts)] * parts + [
+    ('graded', 4 // parts * 8 * 2)
+  ] * parts
+
+
+def test_a_problems_own_first_attempt_is_given_to_all_its_samples(base):
+  first = np.array([[5, 6, 0, 2], [2, 2, 2, 2], [4, 0, 2, 2]], np.int32)
+  stated = tuple(
+    Problem(f'p{i}', '', '', '', attempt=text)
+    for i, text in enumerate(['cd', '', 'b'])
+  )
+  problems = Problems(
+    stated, base.problems.tokens, base.problems.length, first
+  )
+  found = rollout.given_attempts(base.mesh, problems, samples=2)
+  assert found.given.tolist() == [True, True, False, False, True, True]
+  np.testing.assert_array_equal(found.tokens[4:], [[4, 0, 2, 2]] * 2)
+  assert rollout.given_attempts(base.mesh, base.problems, samples=2) is None

@@ -156,6 +156,12 @@ def test_three_turns_are_trained_in_three_stages(runs, tmp_path):
   ]
   for row in _rows(tmp_path, 'samples.jsonl'):
     assert len(row['attempts']) == 3
+  # Each starts where the one before ended; stage1b is near to that, too, while
+  # stage2 is as far from the base as the two before it have gone.
+  start = {row['stage']: row for row in rows if row['step'] == 1}
+  for turn in (1, 2, 3):
+    assert start['stage1b'][f'kl_t{turn}'] == pytest.approx(0, abs=1e-6)
+  assert abs(start['stage2']['kl_t2']) > 1e-4
   # What each stage pays for: attempt 2, attempt 3, all of them.
   paid = [[row[f'paid_t{t}'] for t in (1, 2, 3)] for row in rows]
   for row, (first, second, third) in zip(rows, paid, strict=True):

@@ -17,6 +17,7 @@ class StagePlan:
   stage: objective.Stage
   steps: int  # Updates.
   words: str  # What it does, for people.
+  near: str = ''  # The stage whose result it stays near to; '' = the base.
 
 
 def stages(config: ConfigDict) -> list[StagePlan]:
@@ -24,7 +25,8 @@ def stages(config: ConfigDict) -> list[StagePlan]:
 
   With two turns these are stage1 and stage2. With more, stage I teaches one
   attempt after the other (the paper's stages I(a) and I(b)): stage1a, stage1b,
-  ..., stage2.
+  ..., stage2. Each of them holds the attempts before its own near what the
+  one before it made; stage II stays near the base.
   """
   method, turns = config.method, config.turns
   common = (method.beta1, method.gamma, method.kl_estimator)
@@ -37,6 +39,7 @@ def stages(config: ConfigDict) -> list[StagePlan]:
         objective.stage_one(turns, target, *common),
         config.train.stage1_steps,
         f'teach attempt {target}, hold what comes before it',
+        plans[-1].name if plans else '',
       )
     )
   final = objective.stage_two(turns, method.alpha, *common)
@@ -48,4 +51,6 @@ def stages(config: ConfigDict) -> list[StagePlan]:
 def chain(config: ConfigDict) -> list[StagePlan]:
   """Returns the stages that a job has to see finished, in their order."""
   plans = stages(config)
+  if config.job == 'evaluate':
+    return []
   return plans[:-1] if config.job == 'stage1' else plans

@@ -1,22 +1,26 @@
-"""`python -m score_jax.report WORKDIR` rebuilds the report of a run."""
+"""Rebuilds report.html and plots/ of a run from its files.
 
-import argparse
+python -m score_jax.report WORKDIR
+"""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from score_jax.report import command
 from score_jax.report.build import build
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(
-    prog='python -m score_jax.report',
-    description='Rebuilds report.html and plots/ of a run from its files.',
-  )
-  parser.add_argument('workdir', help='the work directory of the run')
-  workdir = parser.parse_args().workdir
-  try:
+def main(argv: Sequence[str]) -> None:
+  """Writes the report of the run that the arguments name."""
+  with command.refusals():
+    flag = flags.FLAGS['workdir'].value
+    [workdir] = command.workdirs(argv[1:], flag, most=1)
     print(build(workdir))
-  except FileNotFoundError as error:
-    parser.error(str(error))
 
 
 if __name__ == '__main__':
-  main()
+  command.define_workdir()
+  app.run(main)

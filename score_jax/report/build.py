@@ -30,14 +30,15 @@ def build(workdir: str | os.PathLike[str]) -> pathlib.Path:
   pictures = figures.pictures(run)
   (folder / 'plots').mkdir(exist_ok=True)
   for picture in pictures.values():
-    _write(folder / 'plots' / f'{picture.name}.png', picture.png)
+    write(folder / 'plots' / f'{picture.name}.png', picture.png)
   report = folder / 'report.html'
   # A model may write half of a surrogate pair, which UTF-8 cannot hold.
-  _write(report, page(run, pictures).encode('utf-8', 'replace'))
+  write(report, page(run, pictures).encode('utf-8', 'replace'))
   return report
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
+def write(path: pathlib.Path, content: bytes) -> None:
+  """Replaces a file; readers see the old bytes or the new ones."""
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
     temporary.write_bytes(content)

@@ -33,6 +33,17 @@ class Row:
   outcomes: tuple[str, ...]  # Of OUTCOMES, one per attempt.
   truncated: tuple[bool, ...]  # One per attempt.
   difficulty: str
+  task: str = ''  # Where the test problems are of several tasks.
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """The tokens of one trajectory; all fields are equally long."""
+
+  text: tuple[str, ...]
+  turn: tuple[int, ...]  # The attempt that wrote the token, or 0.
+  logp: tuple[float, ...]  # Of the policy that sampled; nats.
+  kl: tuple[float, ...]  # logp less the reference's; nats.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +55,8 @@ class Sample:
   step: int
   reward: tuple[float, ...]  # Per attempt.
   advantage: tuple[float, ...]  # Per attempt.
+  paid: tuple[float, ...] = ()  # Per attempt, less the KL; () = not logged.
+  tokens: Tokens | None = None  # None = not logged.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +224,7 @@ def _row(record: dict[str, Any]) -> Row:
     outcomes=tuple(record['outcomes']),
     truncated=tuple(bool(cut) for cut in record['truncated']),
     difficulty=str(record.get('difficulty', '')),
+    task=str(record.get('task', '')),
   )
   if not 1 <= len(row.attempts) == len(row.outcomes) == len(row.truncated):
     raise ValueError('attempts, outcomes and truncated differ in length.')
@@ -226,11 +240,27 @@ def _sample(record: dict[str, Any]) -> Sample:
     step=int(record['step']),
     reward=tuple(float(x) for x in record['reward']),
     advantage=tuple(float(x) for x in record['advantage']),
+    paid=tuple(float(x) for x in record.get('paid', ())),
+    tokens=_tokens(record) if 'tokens' in record else None,
   )
   turns = len(sample.row.attempts)
   if not turns == len(sample.reward) == len(sample.advantage):
     raise ValueError('attempts, reward and advantage differ in length.')
+  if sample.paid and len(sample.paid) != turns:
+    raise ValueError('attempts and paid differ in length.')
   return sample
+
+
+def _tokens(record: dict[str, Any]) -> Tokens:
+  tokens = Tokens(
+    text=tuple(str(text) for text in record['tokens']),
+    turn=tuple(int(turn) for turn in record['turn']),
+    logp=tuple(float(x) for x in record['logp']),
+    kl=tuple(float(x) for x in record['kl']),
+  )
+  if len({len(x) for x in vars(tokens).values()}) > 1:
+    raise ValueError('tokens, turn, logp and kl differ in length.')
+  return tokens
 
 
 def _step(record: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def test_three_turns_are_taught_one_attempt_after_the_other():
     ('stage1b', 30),
     ('stage2', 70),
   ]
+  # I(b) holds to the model that I(a) made, the others to the base.
+  assert [p.near for p in plans] == ['', 'stage1a', '']
   assert [p.stage for p in plans] == [
     # I(a): attempt 2 is paid, attempt 1 held; I(b): attempt 3, 1 and 2 held.
     Stage((0.0, 1.0, 0.0), 0.0, (True, False, False), **COMMON),
@@ -57,6 +59,7 @@ def test_three_turns_are_taught_one_attempt_after_the_other():
 @pytest.mark.parametrize(
   ('job', 'turns', 'names'),
   [
+    ('evaluate', 2, []),
     ('stage1', 2, ['stage1']),
     ('stage2', 2, ['stage1', 'stage2']),
     ('score', 2, ['stage1', 'stage2']),

@@ -1,0 +1,184 @@
+r"""Where in an attempt its final answer stands.
+
+The first of these that a text has is taken, and of several the last one:
+
+1. `\boxed{...}` with balanced braces, unless "final answer" is said behind it.
+   Boxes with nothing but "and", "or" or
+   punctuation between them are one answer of several parts.
+2. `#### ...` at the head of a line, as GSM8K writes it, or `<answer>...`.
+3. "answer is ...", "answer: ..." to the end of the sentence.
+4. A text of one line that is an answer and nothing else, or the last formula
+   or number of the last line that has one.
+
+Every step is linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import re
+
+_BRACES = re.compile(r'\\f?boxed\s*\{|\\.|[{}]', re.DOTALL)
+_BARE_BOX = re.compile(r'\\f?boxed\s+([^\s{}$\\]{1,40}|\\[a-z]+\d{2})')
+# What may stand between boxes that are one answer: connectives and the name of
+# the next part.
+_JOINT = re.compile(
+  r'(?:\s|[,;$&]|\\\\|\\[\[\]()!,;:]|\\q?quad|\\(?:text|mbox)\{|\}|and|or'
+  r'|[A-Za-z](?:_\{?\w{1,9}\}?)?\s*=)*'
+)
+_HASHES = re.compile(r'^[ \t*]*####[ \t]*(.+)$', re.MULTILINE)
+_TAG = re.compile(r'<answer>([^<]*)</answer>', re.IGNORECASE)
+_SAID = re.compile(
+  r'\b(?:answer|réponse)\b[ \t*]*'
+  r'(?:(?:of|to) [^\n.:$]{1,60}?)?(?:\b(?:is|est)\b|:|=)[ \t*]*:?[ \t*]*\s*',
+  re.IGNORECASE,
+)
+_FINAL = re.compile(r'\bfinal answer\b', re.IGNORECASE)
+_MATH = re.compile(
+  r'\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]',
+  re.DOTALL,
+)
+_OPENERS = re.compile(r'\$|\\\(|\\\[')
+_SENTENCE = re.compile(r'(?<![A-Za-z]\.[A-Za-z])[.。!?](?=\s|$)|\n')
+_WORD = re.compile(r'(?<![\\A-Za-z{])[A-Za-zÀ-ÿ]{2,}')
+_FOREIGN = re.compile(r'[^\W\d_A-Za-zÀ-ÿΑ-ω²³ⁿ½¼¾]')
+_NUMBER = re.compile(
+  r'[-−]?\d*\\[dtc]?frac\{[^{}]+\}\{[^{}]+\}'
+  r'|(?<![A-Za-z0-9_.,/\\^])[-−+]?[$€£]?(?:\d[\d,]*)?(?<!,)(?:\.\d+)?(?<=\d)'
+  r'(?:\s?/\s?\d+)?(?:\s?\\?%)?(?![A-Za-z])'
+)
+_CLAIM = re.compile(
+  r'(?:.*\b(?:is|are|was|be|equals?)\b|.*=)\s*(.+)', re.DOTALL
+)
+_HEDGE = re.compile(
+  r'\b(?:or|either|maybe|perhaps|possibly|not|neither|between|unless)\b', re.I
+)
+LINE = 200  # Characters that may be an answer and nothing else.
+SAID = 2000  # Characters behind "answer is" that are looked at.
+TAIL = 20_000  # Characters that are searched for rules 3 and 4.
+WORDS = 5  # So many words without a formula may be an answer in words.
+
+
+def final(text: str) -> str | None:
+  """Returns the attempt's final answer as it is written, or None."""
+  tail = text[-TAIL:]
+  for rule in (_boxed, _marked, _said, _unmarked):
+    found = rule(text if rule in (_boxed, _marked) else tail)
+    if found is not None and found.strip():
+      return found.strip()
+  return None
+
+
+def _boxed(text: str) -> str | None:
+  boxes = _boxes(text)
+  finals = list(_FINAL.finditer(text[-TAIL:]))
+  if boxes and finals:
+    place = max(len(text) - TAIL, 0) + finals[-1].start()
+    if place >= boxes[-1][2]:
+      return None  # A final answer is stated behind it.
+  if not boxes:
+    bare = _BARE_BOX.findall(text[-TAIL:])
+    return bare[-1].rstrip('.,') if bare else None
+  parts = [boxes[-1]]
+  for box in reversed(boxes[:-1]):
+    end = parts[-1][0]
+    if end - box[2] > 80 or not _JOINT.fullmatch(text[box[2] : end]):
+      break
+    parts.append(box)
+  inner = [text[start + 1 : end - 1] for _, start, end in reversed(parts)]
+  # A box inside the box is decoration.
+  inner = [re.sub(r'\\f?boxed\s*(?=\{)', '', part).strip() for part in inner]
+  return ', '.join(dict.fromkeys(inner))  # The same box twice is one answer.
+
+
+def _boxes(text: str) -> list[tuple[int, int, int]]:
+  """Returns (start, brace, end) of the outermost boxes that are closed."""
+  opened, boxes = [], []
+  for token in _BRACES.finditer(text):
+    word = token.group()
+    if word.endswith('{') and word != '\\{':
+      opened.append((token.start() if len(word) > 1 else -1, token.end() - 1))
+    elif word == '}' and opened:
+      start, brace = opened.pop()
+      if start >= 0:
+        while boxes and boxes[-1][0] > start:
+          boxes.pop()
+        boxes.append((start, brace, token.end()))
+  return boxes
+
+
+def _marked(text: str) -> str | None:
+  found = _HASHES.findall(text) or _TAG.findall(text)
+  return unwrapped(found[-1]) if found else None
+
+
+def _said(text: str) -> str | None:
+  said = list(_SAID.finditer(text))
+  if not said:
+    return None
+  rest = text[said[-1].end() : said[-1].end() + SAID]
+  sentence = _first_sentence(rest)
+  if _is_prose(sentence) and not _HEDGE.search(sentence):
+    return _claimed(sentence)
+  return unwrapped(sentence)
+
+
+def _claimed(sentence: str) -> str:
+  """Returns what "the largest n is 34" says of n, else its only number."""
+  claim = _CLAIM.fullmatch(sentence)
+  if claim and not _is_prose(claim[1]):
+    return unwrapped(claim[1])
+  found = list(_NUMBER.finditer(_MATH.sub(_spaced, sentence)))
+  return found[0].group() if len(found) == 1 else unwrapped(sentence)
+
+
+def _spaced(match: re.Match) -> str:
+  return f' {_inside(match)} '
+
+
+def _first_sentence(text: str) -> str:
+  """Returns the text up to the end of a sentence that is not in a formula."""
+  place = 0
+  while stop := _SENTENCE.search(text, place):
+    formula = _MATH.search(text, place)
+    if formula is None or stop.start() < formula.start():
+      return text[: stop.start()]
+    place = formula.end()
+  return text
+
+
+def _unmarked(text: str) -> str | None:
+  text = text.strip()
+  if len(text) <= LINE and '\n' not in text and not _is_prose(text):
+    return unwrapped(text)
+  formulas = list(_MATH.finditer(text))
+  if formulas and not _NUMBER.search(text[formulas[-1].end() :]):
+    return _inside(formulas[-1])
+  for line in reversed(text.splitlines()):
+    found = list(_NUMBER.finditer(line))
+    if found:
+      return found[-1].group()
+  return None
+
+
+def _is_prose(text: str) -> bool:
+  if _FOREIGN.search(text):
+    return True
+  formula = bool(_OPENERS.search(text))
+  plain = _MATH.sub(' ', text)
+  words = [word for word in _WORD.findall(plain) if word not in ('and', 'or')]
+  return len(words) > (2 if formula else WORDS) or (
+    formula and bool(words) and not text.startswith(('$', '\\', '-'))
+  )
+
+
+def unwrapped(text: str) -> str:
+  """Returns a short answer without emphasis and formula signs."""
+  text = text.strip().replace(r'\"', '"').strip('*_"').strip()
+  text = _MATH.sub(_spaced, text).strip()
+  if text.endswith('$') and not text.endswith(r'\$'):
+    text = text[:-1]
+  return text.strip().rstrip('.').strip()
+
+
+def _inside(match: re.Match) -> str:
+  return next(group for group in match.groups() if group is not None)

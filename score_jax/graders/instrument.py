@@ -1,0 +1,154 @@
+"""Tests, made ready for the process in which they run.
+
+Between a test's statements goes a call of `tester.SETTLE`, which lets the test
+see what the program did to its arguments. It waits for as long as statements
+use the result of the call: in
+
+    result = f(x)
+    assert result == sorted(x)
+
+x is what it was before the call; one statement later it is what f made of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import dis
+import functools
+import marshal
+import types
+from collections.abc import Iterator
+
+from score_jax.graders.tester import SETTLE
+
+_LOADS = ('LOAD_NAME', 'LOAD_GLOBAL', 'LOAD_FROM_DICT_OR_GLOBALS')
+_BLOCKS = ('body', 'orelse', 'finalbody', 'handlers', 'cases')
+_UNSETTLING = (
+  ast.Import,
+  ast.ImportFrom,
+  ast.FunctionDef,
+  ast.AsyncFunctionDef,
+  ast.ClassDef,
+)
+_BINDING = (ast.Assign, ast.AnnAssign, ast.AugAssign)
+
+
+def compiled(source: str, name: str) -> types.CodeType:
+  """Returns the code of a test with the calls in it.
+
+  Raises:
+    SyntaxError, ValueError: if it is not Python.
+  """
+  tree = ast.parse(source)
+  tree.body = _settled(tree.body, set())
+  ast.fix_missing_locations(tree)
+  return compile(tree, f'<{name}>', 'exec', dont_inherit=True)
+
+
+def _settled(block: list[ast.stmt], held: set[str]) -> list[ast.stmt]:
+  """Returns the statements of a block with the calls before them.
+
+  Args:
+    block: statements, whose own blocks are changed in place.
+    held: names of results that are still in use.
+  """
+  done: list[ast.stmt] = []
+  for statement in block:
+    if not (held and held & _names(statement)):
+      held = set()
+      if not isinstance(statement, _UNSETTLING):
+        done.append(_call())
+    if isinstance(statement, _BINDING):
+      held = held | _names(statement, ast.Store)
+    _settle_inside(statement, held)
+    done.append(statement)
+  return done
+
+
+def _settle_inside(node: ast.AST, held: set[str]) -> None:
+  for field in _BLOCKS:
+    inner = getattr(node, field, None)
+    if not isinstance(inner, list) or not inner:
+      continue
+    if isinstance(inner[0], ast.stmt):
+      setattr(node, field, _settled(inner, held))
+    else:
+      for part in inner:  # Handlers of a try, cases of a match.
+        _settle_inside(part, held)
+
+
+def _names(node: ast.AST, kind: type = ast.Load) -> set[str]:
+  return {
+    n.id
+    for n in ast.walk(node)
+    if isinstance(n, ast.Name) and isinstance(n.ctx, kind)
+  }
+
+
+def _call() -> ast.stmt:
+  return ast.parse(f'{SETTLE}()').body[0]
+
+
+def _all_codes(code: types.CodeType) -> Iterator[types.CodeType]:
+  yield code
+  for constant in code.co_consts:
+    if isinstance(constant, types.CodeType):
+      yield from _all_codes(constant)
+
+
+def _bound(code: types.CodeType) -> set[str]:
+  """Returns the globals that a code binds itself."""
+  own = {i.argval for i in dis.get_instructions(code) if _is(i, 'STORE_NAME')}
+  return own | {
+    i.argval
+    for inner in _all_codes(code)
+    for i in dis.get_instructions(inner)
+    if _is(i, 'STORE_GLOBAL')
+  }
+
+
+def _used(code: types.CodeType) -> set[str]:
+  """Returns the globals that a code, and what it defines, may look up."""
+  return {
+    i.argval
+    for inner in _all_codes(code)
+    for i in dis.get_instructions(inner)
+    if _is(i, *_LOADS)
+  }
+
+
+def _is(instruction: dis.Instruction, *names: str) -> bool:
+  return instruction.opname in names
+
+
+@functools.lru_cache(maxsize=256)
+def ready(
+  before: str, setup: str, tests: tuple[str, ...], entry: str
+) -> tuple[bytes, bytes]:
+  """Returns what the program's and the tests' processes are to run.
+
+  A name that any of the sources binds is never looked up in the program, so
+  that no program can slip in a helper of the tests.
+
+  Args:
+    before, setup, tests, entry: see `code.encode_tests`.
+
+  Raises:
+    SyntaxError, ValueError: if one of the sources is not Python.
+
+  Returns:
+    (`before` as code; the arguments of `tester.main`), as `marshal` bytes.
+  """
+  first = compile(before, '<before>', 'exec', dont_inherit=True)
+  codes = [compiled(before, 'before'), compiled(setup, 'setup')]
+  codes += [compiled(one, f'test {n}') for n, one in enumerate(tests)]
+  bound = set().union(*map(_bound, codes)) | {SETTLE}
+  found = [sorted(_used(c) - bound - _python(entry)) for c in codes]
+  parts = list(zip(found, codes, strict=True))
+  arguments = {'before': parts[0], 'setup': parts[1], 'tests': parts[2:]}
+  return marshal.dumps(first), marshal.dumps(arguments)
+
+
+def _python(entry: str) -> set[str]:
+  return set(vars(builtins)) - {entry}

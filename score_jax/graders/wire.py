@@ -1,0 +1,413 @@
+"""How plain data crosses between a program under test and its tests.
+
+Only data crosses, never code: numbers, text, Python's containers and the
+standard types of `CONTAINERS` and `KINDS`. An instance of a subclass crosses as
+the plain value that it holds, so no method of the program's, such as an
+`__eq__` that always agrees, runs in the tests' process. What is not data stays
+where it is, and its other side gets what `Codec.export` makes of it.
+
+    value = tag of one byte, then what the tag says
+
+Containers that can change are numbered in the order in which they begin, and
+`r` points back to one, so that what is one object stays one object.
+
+Standard library only: this file runs inside the sandbox, where there is no
+package. Bytes may come from a hostile program: `loads` trusts no length and
+builds nothing but what is listed here.
+"""
+
+import builtins
+import sys
+from struct import Struct, error, pack, unpack_from
+
+_SIZE, _FLOAT, _COMPLEX = Struct('<I'), Struct('<d'), Struct('<dd')
+_CONSTANTS = {
+  b'N': None,
+  b'T': True,
+  b'F': False,
+  b'E': Ellipsis,
+  b'M': NotImplemented,
+}
+_TAG_OF = {id(value): tag for tag, value in _CONSTANTS.items()}
+# Types that cross as themselves, for `f(x, int)`, `type(x) is int` and
+# `except ValueError`. Called, they build a value or an exception, no more.
+TYPES = {
+  name: kind
+  for name, kind in vars(builtins).items()
+  if isinstance(kind, type) and issubclass(kind, BaseException)
+} | {
+  kind.__name__: kind
+  for kind in (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    bytearray,
+    list,
+    tuple,
+    dict,
+    set,
+    frozenset,
+    range,
+    slice,
+    object,
+    type(None),
+  )
+}
+
+
+class WireError(Exception):
+  """What is to cross is not data, or what came is not a message."""
+
+
+def contents(container):
+  """Returns a list, for a dict its keys and values in turn; or bytes."""
+  if isinstance(container, bytearray):
+    return bytes(container)
+  if isinstance(container, dict):
+    return [part for pair in container.items() for part in pair]
+  return list(container)
+
+
+def refill(container, new):
+  """Gives a container the contents that `contents` returned of its like."""
+  if isinstance(container, dict):
+    pairs = list(zip(new[::2], new[1::2], strict=True))
+    container.clear()
+    for key, value in pairs:  # A Counter's update would add.
+      container[key] = value
+  elif isinstance(container, (list, bytearray)):
+    container[:] = new
+  else:
+    container.clear()
+    (container.update if isinstance(container, set) else container.extend)(new)
+
+
+class Codec:
+  """Turns values into bytes and back, on one side of the pipe."""
+
+  def export(self, value):
+    """Returns plain data that stands for a value that cannot cross."""
+    raise WireError(f'{type(value).__name__} is not data')
+
+  def resolve(self, data):
+    """Returns what the other side's `export` stands for."""
+    raise WireError('nothing was exported')
+
+  def contents(self, container):
+    """Returns what a container is to be sent as holding."""
+    return contents(container)
+
+  def dumps(self, value, known=()):
+    """Returns a value as bytes, and the numbered containers so far.
+
+    Args:
+      value: data, or what `export` can stand for.
+      known: containers that both sides have numbered already.
+    """
+    writer = _Writer(self, known)
+    writer.write(value)
+    return bytes(writer.out), writer.containers
+
+  def loads(self, data, known=()):
+    """Returns the value in `data`, and the numbered containers so far.
+
+    Raises:
+      WireError: if `data` is not one value.
+    """
+    reader = _Reader(self, data, known)
+    try:
+      value = reader.read()
+    except (error, LookupError, ValueError, TypeError, OverflowError) as why:
+      raise WireError(f'not a message: {type(why).__name__}') from None
+    if reader.at != len(data):
+      raise WireError('not a message: bytes are left over')
+    return value, reader.containers
+
+
+class _Writer:
+  """One value on its way out."""
+
+  def __init__(self, codec, known):
+    self.codec = codec
+    self.out = bytearray()
+    self.containers = list(known)
+    self.number = {id(one): i for i, one in enumerate(self.containers)}
+
+  def write(self, value):
+    tag = _TAG_OF.get(id(value))
+    if tag:
+      self.out += tag
+    elif type(value) in _WRITERS:
+      _WRITERS[type(value)](self, value)
+    elif isinstance(value, type) and TYPES.get(value.__name__) is value:
+      self.text(b'y', value.__name__)
+    else:
+      self.instance(value)
+
+  def instance(self, value):
+    for kind in type(value).__mro__:
+      if kind in _WRITERS:
+        _WRITERS[kind](self, value)
+        return
+      place = (kind.__module__, kind.__name__)
+      if place in _NUMBER_OF:
+        self.container(_NUMBER_OF[place], value)
+        return
+      if place in KINDS:
+        self.text(b'k', '.'.join(place))
+        self.write(KINDS[place][0](value))
+        return
+    self.out += b'h'
+    self.write(self.codec.export(value))
+
+  def sized(self, tag, data):
+    self.out += tag + _SIZE.pack(len(data)) + data
+
+  def text(self, tag, value):
+    self.sized(tag, str.encode(value, 'utf-8', 'surrogatepass'))
+
+  def integer(self, value):
+    value = int.__index__(value)
+    size = int.bit_length(value) // 8 + 1
+    self.sized(b'i', int.to_bytes(value, size, 'little', signed=True))
+
+  def items(self, tag, items):
+    """Writes many values; numbers alone go as an array."""
+    kinds = set(map(type, items)) if len(items) > 8 else ()
+    for kind, code in ((int, b'q'), (float, b'd')):
+      if kinds == {kind}:
+        try:
+          packed = pack(f'<{len(items)}{code.decode()}', *items)
+        except error:  # A whole number beyond 64 bits.
+          break
+        self.out += tag + code + _SIZE.pack(len(items)) + packed
+        return
+    self.out += tag + b'v' + _SIZE.pack(len(items))
+    for item in items:
+      self.write(item)
+
+  def container(self, number, value):
+    if id(value) in self.number:
+      self.out += b'r' + _SIZE.pack(self.number[id(value)])
+      return
+    self.number[id(value)] = len(self.containers)
+    self.containers.append(value)
+    self.out += b'm' + bytes([number])
+    self.write(_MAKERS[number][0](value))
+    inside = self.codec.contents(value)
+    if isinstance(inside, bytes):
+      self.sized(b'', inside)
+    else:
+      self.items(b'', inside)
+
+
+class _Reader:
+  """One value on its way in."""
+
+  def __init__(self, codec, data, known):
+    self.codec = codec
+    self.data = data
+    self.at = 0
+    self.containers = list(known)
+
+  def read(self):
+    tag = self.take(1)
+    if tag in _CONSTANTS:
+      return _CONSTANTS[tag]
+    return _READERS[tag](self)
+
+  def take(self, count):
+    self.at += count
+    if self.at > len(self.data):
+      raise WireError('not a message: it breaks off')
+    return self.data[self.at - count : self.at]
+
+  def size(self):
+    return _SIZE.unpack(self.take(4))[0]
+
+  def sized(self):
+    return self.take(self.size())
+
+  def text(self):
+    return self.sized().decode('utf-8', 'surrogatepass')
+
+  def items(self):
+    code, count = self.take(1), self.size()
+    if code == b'v':
+      if count > len(self.data) - self.at:
+        raise WireError('not a message: it counts more than it holds')
+      return [self.read() for _ in range(count)]
+    if code not in (b'q', b'd'):
+      raise WireError('not a message: an array of nothing known')
+    start = self.at
+    self.take(8 * count)
+    return list(unpack_from(f'<{count}{code.decode()}', self.data, start))
+
+  def container(self):
+    number = self.take(1)[0]
+    place, (_, make) = _PLACES[number], _MAKERS[number]
+    value = make(_named(place), self.read())
+    self.containers.append(value)
+    plain = isinstance(value, bytearray)
+    refill(value, self.sized() if plain else self.items())
+    return value
+
+  def kind(self):
+    place = tuple(self.text().split('.'))
+    return KINDS[place][1](_named(place), self.read())
+
+
+_WRITERS = {
+  int: _Writer.integer,
+  float: lambda w, v: w.out.extend(b'f' + _FLOAT.pack(float.__float__(v))),
+  complex: lambda w, v: w.out.extend(b'c' + _COMPLEX.pack(v.real, v.imag)),
+  str: lambda w, v: w.text(b's', v),
+  bytes: lambda w, v: w.sized(b'b', bytes(v)),
+  frozenset: lambda w, v: w.items(b'z', list(frozenset.__iter__(v))),
+}
+_READERS = {
+  b'i': lambda r: int.from_bytes(r.sized(), 'little', signed=True),
+  b'f': lambda r: _FLOAT.unpack(r.take(8))[0],
+  b'c': lambda r: complex(*_COMPLEX.unpack(r.take(16))),
+  b's': _Reader.text,
+  b'b': _Reader.sized,
+  b'y': lambda r: TYPES[r.text()],
+  b't': lambda r: tuple(r.items()),
+  b'n': lambda r: Record(r.read(), r.items()),
+  b'z': lambda r: frozenset(r.items()),
+  b'm': _Reader.container,
+  b'r': lambda r: r.containers[r.size()],
+  b'k': _Reader.kind,
+  b'h': lambda r: r.codec.resolve(r.read()),
+}
+
+
+class Record(tuple):
+  """What a named tuple crosses as: a tuple with its fields' names."""
+
+  def __new__(cls, fields, values):
+    record = super().__new__(cls, values)
+    record._fields = fields
+    return record
+
+  def __getattr__(self, name):
+    fields = vars(self).get('_fields', ())
+    if name not in fields:
+      raise AttributeError(name)
+    return self[fields.index(name)]
+
+
+def _write_tuple(writer, value):
+  items = list(tuple.__iter__(value))
+  fields = getattr(type(value), '_fields', None)
+  if isinstance(value, Record):
+    fields = value._fields
+  if isinstance(fields, tuple) and len(fields) == len(items):
+    writer.out += b'n'
+    writer.write(tuple(str(name) for name in fields))
+    writer.items(b'', items)
+  else:
+    writer.items(b't', items)
+
+
+_WRITERS[tuple] = _write_tuple
+
+
+def _named(place):
+  """Returns a listed type, whose module is imported where it is needed."""
+  module, name = place
+  if module not in sys.modules:
+    __import__(module)
+  return getattr(sys.modules[module], name, None)
+
+
+def _nothing(value):
+  return None
+
+
+def _factory(value):
+  kind = value.default_factory
+  return kind if isinstance(kind, type) and kind in TYPES.values() else None
+
+
+def _empty(kind, extra):
+  return kind()
+
+
+# (module, name): what to send beside the contents; type and that to a new one.
+CONTAINERS = {
+  ('builtins', 'list'): (_nothing, _empty),
+  ('builtins', 'dict'): (_nothing, _empty),
+  ('builtins', 'set'): (_nothing, _empty),
+  ('builtins', 'bytearray'): (_nothing, _empty),
+  ('collections', 'Counter'): (_nothing, _empty),
+  ('collections', 'OrderedDict'): (_nothing, _empty),
+  ('collections', 'defaultdict'): (_factory, lambda kind, make: kind(make)),
+  ('collections', 'deque'): (
+    lambda value: value.maxlen,
+    lambda kind, length: kind(maxlen=length),
+  ),
+}
+_PLACES, _MAKERS = list(CONTAINERS), list(CONTAINERS.values())
+_NUMBER_OF = {place: number for number, place in enumerate(_PLACES)}
+
+
+def _fields(*names):
+  """Returns how a type crosses that is built of fields of these names."""
+  return (
+    lambda value: {name: getattr(value, name) for name in names},
+    lambda kind, data: kind(**data),
+  )
+
+
+def _triple(value):
+  return (value.start, value.stop, value.step)
+
+
+def _array(kind, data):
+  letters, shape, numbers = data
+  if letters[1:2] not in ('b', 'i', 'u', 'f', 'c'):
+    raise WireError('not an array of numbers')
+  frombuffer = sys.modules['numpy'].frombuffer
+  return frombuffer(numbers, letters).reshape(shape).copy()
+
+
+def _spread(kind, data):
+  return kind(*data)
+
+
+_DAY = ('year', 'month', 'day')
+_CLOCK = ('hour', 'minute', 'second', 'microsecond', 'tzinfo', 'fold')
+# (module, name): value to plain data; type and data to value.
+KINDS = {
+  ('builtins', 'range'): (_triple, _spread),
+  ('builtins', 'slice'): (_triple, _spread),
+  ('builtins', 'dict_keys'): (list, lambda _, data: dict.fromkeys(data).keys()),
+  ('builtins', 'dict_items'): (list, lambda _, data: dict(data).items()),
+  ('builtins', 'dict_values'): (
+    list,
+    lambda _, data: dict(enumerate(data)).values(),
+  ),
+  ('decimal', 'Decimal'): (str, lambda kind, data: kind(data)),
+  ('fractions', 'Fraction'): (
+    lambda value: (value.numerator, value.denominator),
+    _spread,
+  ),
+  ('datetime', 'date'): _fields(*_DAY),
+  ('datetime', 'time'): _fields(*_CLOCK),
+  ('datetime', 'datetime'): _fields(*_DAY, *_CLOCK),
+  ('datetime', 'timedelta'): _fields('days', 'seconds', 'microseconds'),
+  ('datetime', 'timezone'): (
+    lambda value: value.utcoffset(None),
+    lambda kind, data: kind(data),
+  ),
+  ('uuid', 'UUID'): (lambda value: value.int, lambda kind, n: kind(int=n)),
+  ('numpy', 'generic'): (lambda value: value.item(), lambda _, data: data),
+  ('numpy', 'ndarray'): (
+    lambda value: (value.dtype.str, value.shape, value.tobytes()),
+    _array,
+  ),
+}
