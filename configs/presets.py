@@ -17,6 +17,11 @@ def arithmetic(config: ConfigDict) -> None:
   config.sampling.max_tokens = (6, 6)
   config.optimizer.learning_rate = 3e-4
   config.model.logits_chunk = 32_768  # 34 logits each.
+  # In the words that the bundled model knows.
+  refine, contrast = config.method.self_refine, config.method.self_contrast
+  refine.feedback = contrast.contrast = '\nThere may be an error:\n'
+  refine.rewrite = contrast.conclude = '\nIf so, correct it:\n'
+  contrast.perspective = '\nIf there may be an error, correct it:\n'
 
 
 def math(config: ConfigDict) -> None:

@@ -20,7 +20,7 @@ KL_REFUSED = {
   'k1_loss': 'the gradient of k1 as a loss is zero in expectation',
   'k3_loss': 'the gradient of k3 as a loss alone is that of KL(ref || policy)',
 }
-BASELINES = ('leave_one_out', 'none')
+BASELINES = ('leave_one_out', 'remax', 'group', 'moving_average', 'none')
 TRUNCATED = ('keep', 'wrong', 'mask')
 JOBS = ('pretrain', 'stage1', 'stage2', 'score', 'evaluate')
 DTYPES = ('float32', 'bfloat16')
@@ -82,7 +82,7 @@ def _model() -> ConfigDict:
 
 def _task() -> ConfigDict:
   c = ConfigDict()
-  c.name = 'arithmetic'  # One of tasks.TASKS, or a mixture: 'math=2,gsm8k=1'.
+  c.name = 'arithmetic'  # As in docs/tasks.md; or a mixture: 'math=2,gsm8k=1'.
   c.eval_name = ''  # Whose test split is evaluated; '' = the same task's.
   c.path = ''  # Of name='jsonl': a file of problems, or a folder of splits.
   c.grader = ''  # 'module:function'; '' = the task's own.
@@ -123,6 +123,7 @@ def _sampling() -> ConfigDict:
 
 def _method() -> ConfigDict:
   c = ConfigDict()
+  c.name = 'score'  # A row of methods/catalogue.py.
   c.alpha = 10.0  # Weight of the bonus r(y2) - r(y1) in stage II.
   c.beta1 = 0.01  # Weight of the KL on all turns that are not held.
   c.beta2 = 0.1  # Weight of the KL that holds the first attempt in stage I.
@@ -135,6 +136,26 @@ def _method() -> ConfigDict:
   # (*ours*; the paper has one sentence and no formula). rate 0 = off.
   c.adaptive_beta2 = ConfigDict(
     {'rate': 0.0, 'fraction': 0.5, 'low': 0.01, 'high': 10.0}
+  )
+  # Of the methods that SCoRe is compared with; *ours* unless their files say.
+  c.multi_turn_gamma = 1.0  # Plain multi-turn RL (a): 1 = the sum of rewards.
+  c.rounds = 3  # Of STaR and its like (the paper), and of stages interleaved.
+  c.first_weight = 0.0  # Of first attempts in the loss of STaR and Pair-SFT.
+  c.reward_temperature = 1.0  # RISE, label enhancement: exp(r / temperature).
+  c.importance_share = 0.8  # Of right traces that are kept, by their shift.
+  c.retry_share = 0.5  # Of wrong first attempts that are shown and mended.
+  c.self_refine = ConfigDict(
+    {
+      'feedback': '\nReview the solution above and list what is wrong in it:\n',
+      'rewrite': '\nNow write the whole solution again, improved:\n',
+    }
+  )
+  c.self_contrast = ConfigDict(
+    {
+      'perspective': '\nSolve the problem again, in a different way:\n',
+      'contrast': '\nCompare both solutions and list where they differ:\n',
+      'conclude': '\nWith these differences checked, write the solution:\n',
+    }
   )
   # Reward of each outcome but right, which earns 1.
   c.reward = ConfigDict(
@@ -425,6 +446,10 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 0.1, 'grading.seconds')
   _at_least(config, 64, 'grading.memory_mb')
   _share(config, 'method.gamma', 'method.offline_fraction')
+  _share(config, 'method.multi_turn_gamma', 'method.first_weight')
+  _share(config, 'method.importance_share', 'method.retry_share')
+  _at_least(config, 1, 'method.rounds')
+  _at_least(config, 0.01, 'method.reward_temperature')
   _share(config, 'limits.grader_failures')
   for name in ('b1', 'b2'):
     _refuse(
@@ -546,9 +571,10 @@ def _check_sampling(config: ConfigDict) -> None:
     'from another distribution than the update scores; set top_k=0 and '
     'top_p=1.0, or sampling.score_truncated=True.',
   )
+  baseline = config.method.baseline
   _refuse(
-    config.method.baseline == 'leave_one_out' and sampling.first_attempts < 2,
-    'method.baseline=leave_one_out needs sampling.first_attempts of at least '
+    baseline in ('leave_one_out', 'group') and sampling.first_attempts < 2,
+    f'method.baseline={baseline} needs sampling.first_attempts of at least '
     f'2; got {sampling.first_attempts}.',
   )
 

@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -29,7 +30,7 @@ from score_jax import (
 from score_jax import config as config_lib
 from score_jax.chat import Chat
 from score_jax.config import ConfigError
-from score_jax.methods.score import StagePlan
+from score_jax.methods.plan import Inference, Phase, StagePlan
 from score_jax.models import families, lora, transformer, weights
 from score_jax.policy import Policy
 
@@ -102,8 +103,8 @@ class Job:
   test_task: tasks.Task  # Whose test problems are evaluated.
   test_grader: grading.Grader
   instructions: tuple[jax.Array, ...]  # int32[I], one between two turns.
-  train: data.Problems
-  validation: data.Problems
+  train: data.Problems | None  # None: not wanted, as the next one.
+  validation: data.Problems | None
   test: data.Problems
 
   def root_key(self) -> jax.Array:
@@ -145,11 +146,47 @@ class Job:
     return sampler.Sampling(
       first_attempts=first,
       second_attempts=second,
-      max_tokens=tuple(self.config.sampling.max_tokens[:turns]),
+      max_tokens=self._lengths(turns),
       policy=policy,
       end_tokens=self.tokenizer.end_tokens,
       close=self.tokenizer.close,
       pad=self.tokenizer.pad,
+    )
+
+  def _lengths(self, turns: int) -> tuple[int, ...]:
+    """Returns the limits of the first turns; later ones have the last one's."""
+    lengths = tuple(self.config.sampling.max_tokens)
+    return (lengths + lengths[-1:] * turns)[:turns]
+
+  @functools.cached_property
+  def greedy_samplers(self) -> tuple[sampler.Sample, ...]:
+    """Returns for each turn the sampler of one greedy attempt on a context."""
+    plain = self.sampling(1, 1, 1, Policy(0.0))
+    return tuple(
+      sampler.make_sampler(
+        self.model, dataclasses.replace(plain, max_tokens=(limit,))
+      )
+      for limit in self._lengths(self.config.turns)
+    )
+
+  def asking(
+    self, inference: Inference | None
+  ) -> tuple[sampler.Sample, tuple[jax.Array, ...]]:
+    """Returns the sampler of an evaluation, and the ids between its turns.
+
+    Args:
+      inference: what the model is asked; None: the job's attempts.
+    """
+    if inference is None:
+      return self.evaluation_sampler, self.instructions
+    texts, turns = inference.instructions, len(inference.instructions) + 1
+    policy = Policy(self.config.eval.temperature)
+    own = self.config.task.instruction or self.task.instruction
+    whole = sharding.replicated(self.mesh)
+    ids = [self.tokenizer.between(text or own) for text in texts]
+    return (
+      sampler.make_sampler(self.model, self.sampling(turns, 1, 1, policy)),
+      tuple(jax.device_put(jnp.asarray(i, jnp.int32), whole) for i in ids),
     )
 
   @functools.cached_property
@@ -228,7 +265,7 @@ def setup(
   if config.model.reference_on_host:
     base = _layers_on_host(base)
   stop.check()
-  splits = _load_splits(config, (task, task, test_task), graders, words)
+  splits = _load_splits(config, task, test_task, graders, words)
   stop.check()
   ids = words.between(config.task.instruction or task.instruction)
   between = jax.device_put(
@@ -253,14 +290,21 @@ def setup(
 
 
 def _test_task(config: ConfigDict) -> tasks.Task:
-  """Returns the task whose test split is evaluated."""
+  """Returns the task whose test split is evaluated.
+
+  Another task than the one to train on has its own wording and grader; the
+  instruction is the job's, for the two are continued alike.
+  """
   if not config.task.eval_name:
     return tasks.get(config.task)
-  other = config.task.copy_and_resolve_references()
-  # The wording of problems is each task's own; the instruction is the job's.
-  with other.unlocked():
-    other.update(name=config.task.eval_name, prompt='', path='', grader='')
-  return tasks.get(other)
+  return tasks.get(
+    tasks.Settings(
+      name=config.task.eval_name,
+      instruction=config.task.instruction,
+      manual_dir=config.task.manual_dir,
+      data_dir=config.task.data_dir,
+    )
+  )
 
 
 def _open_graders(
@@ -330,31 +374,55 @@ REFERENCES = 100  # Of each split, that its grader must accept.
 
 def _load_splits(
   config: ConfigDict,
-  of_split: tuple[tasks.Task, tasks.Task, tasks.Task],
+  task: tasks.Task,
+  test_task: tasks.Task,
   graders: list[grading.Grader],
   words: tokenizer.Tokenizer,
-) -> dict[str, data.Problems]:
-  """Returns the problems to train on, to validate with and to test with."""
-  counts = {
-    'train': config.task.train_problems,
-    'validation': config.eval.validation_problems if config.eval.every else 1,
-    'test': config.eval.problems,
-  }
-  which = (graders[0], graders[0], graders[1])
-  splits = {}
-  for (split, count), task, grader in zip(
-    counts.items(), of_split, which, strict=True
-  ):
-    problems = tasks.load_problems(task, split, count)
-    if not problems:
-      raise ConfigError(
-        f'task.name={task.name!r} has no problems in its {split} split.'
-      )
-    grading.check_references(task, grader, problems[:REFERENCES])
-    splits[split] = data.encode(
-      problems, words, config.sampling.max_prompt_tokens
+) -> dict[str, data.Problems | None]:
+  """Returns the problems of the splits that a job needs; None for the others."""
+  chosen = config.task
+  trains = config.job != 'evaluate'
+  splits: dict[str, data.Problems | None] = {'train': None, 'validation': None}
+  load = functools.partial(_load_split, config, words)
+  if trains:
+    splits['train'] = load(
+      task, graders[0], 'train', chosen.train_problems, task.members
     )
+  if trains and config.eval.every:
+    if 'validation' not in task.splits:
+      raise ConfigError(
+        f'task.name={task.name!r} has no validation split, and '
+        f'eval.every={config.eval.every}; set eval.every=0.'
+      )
+    count = config.eval.validation_problems
+    splits['validation'] = load(task, graders[0], 'validation', count)
+  splits['test'] = load(test_task, graders[1], 'test', config.eval.problems)
   return splits
+
+
+def _load_split(
+  config: ConfigDict,
+  words: tokenizer.Tokenizer,
+  task: tasks.Task,
+  grader: grading.Grader,
+  split: str,
+  count: int,
+  members: Sequence[tasks.Member] = (),
+) -> data.Problems:
+  problems = tasks.load_problems(task, split, count)
+  if not problems:
+    raise ConfigError(
+      f'task.name={task.name!r} has no problems in its {split} split.'
+    )
+  grading.check_references(task, grader, problems[:REFERENCES])
+  return data.encode(
+    problems,
+    words,
+    config.sampling.max_prompt_tokens,
+    config.sampling.max_tokens[0],
+    drop=split == 'train' and config.task.long_prompts == 'drop',
+    members=members,
+  )
 
 
 def claim(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -390,7 +458,7 @@ def is_claimed(config: ConfigDict, workdir: pathlib.Path) -> bool:
   return True
 
 
-def describe(job: Job, plans: list[StagePlan]) -> str:
+def describe(job: Job, plans: list[Phase]) -> str:
   """Returns in plain words what a job is about to do."""
   config, s = job.config, job.config.sampling
   each = config_lib.samples_per_problem(config)
@@ -406,22 +474,15 @@ def describe(job: Job, plans: list[StagePlan]) -> str:
     f'{job.model.config.width}, {_count(job.base):,} parameters, '
     f'{config.model.dtype} ({model_folder(config)})',
     f'trained   {_trained(job)}',
-    f'task      {job.task.name}: {len(job.train):,} problems to train on, '
-    f'{len(job.test):,} to test',
+    f'task      {_problems(job)}',
     f'a step    {problems} prompts x K={each}{second} x {config.turns} turns '
     f'= {rows} trajectories, {rows * config.turns} attempts, at most '
     f'{rows * sum(s.max_tokens):,} sampled of {rows * longest:,} tokens',
   ]
   lines += [f'prompts   {note}' for note in job.tokenizer.notes]
   for plan in plans:
-    kl = [
-      f'{config.method.beta2 if held else plan.stage.beta1:g}'
-      for held in plan.stage.held
-    ]
-    lines.append(
-      f'{plan.name:9} {plan.steps} steps: {plan.words}; '
-      f'KL weights {" and ".join(kl)}'
-    )
+    kl = f'; {_kl(config, plan)}' if isinstance(plan, StagePlan) else ''
+    lines.append(f'{plan.name:9} {plan.steps} steps: {plan.words}{kl}')
   sizes = ' x '.join(f'{k} {v}' for k, v in job.mesh.shape.items())
   lines.append(
     f'mesh      {sizes} on {jax.device_count()} '
@@ -429,6 +490,31 @@ def describe(job: Job, plans: list[StagePlan]) -> str:
   )
   lines.append(f'memory    {_memory(job, rows, longest)}')
   return '\n'.join(lines)
+
+
+def _problems(job: Job) -> str:
+  """Returns how many problems of which task there are."""
+  tested = f'{len(job.test):,} of {job.test_task.name} to test'
+  if job.train is None:
+    return tested
+  dropped = ''
+  if job.train.dropped:
+    dropped = (
+      f' ({job.train.dropped:,} more are over sampling.max_prompt_tokens='
+      f'{job.config.sampling.max_prompt_tokens})'
+    )
+  return (
+    f'{job.task.name}: {len(job.train):,} problems to train on{dropped}, '
+    f'{tested}; graded by {job.task.grader}'
+  )
+
+
+def _kl(config: ConfigDict, plan: StagePlan) -> str:
+  weights = [
+    f'{config.method.beta2 if held else plan.stage.beta1:g}'
+    for held in plan.stage.held
+  ]
+  return f'KL weights {" and ".join(weights)}'
 
 
 def _count(params: Any) -> int:

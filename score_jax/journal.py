@@ -123,9 +123,10 @@ def figures(row: dict[str, Any]) -> str:
     parts.append(f'Acc@t{turn} {100 * row[f"accuracy_t{turn}"]:5.1f}')
     turn += 1
   parts.append(f'Δ {100 * row["delta"]:+5.1f}')
-  # A zero added, so that none is printed as less than nothing.
-  kl = (f'{round(row[f"kl_t{t}"], 3) + 0.0:.3f}' for t in range(1, turn))
-  parts.append('KL ' + '/'.join(kl))
+  if 'kl_t1' in row:  # Supervised rounds measure none.
+    # A zero added, so that none is printed as less than nothing.
+    kl = (f'{round(row[f"kl_t{t}"], 3) + 0.0:.3f}' for t in range(1, turn))
+    parts.append('KL ' + '/'.join(kl))
   cut = max(row[f'truncated_t{t}'] for t in range(1, turn))
   if cut > 0:
     parts.append(f'cut off {100 * cut:.1f}%')

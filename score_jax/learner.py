@@ -172,8 +172,7 @@ def loss_and_metrics(
     value, valid, learning.groups, learning.baseline, given
   )
   loss = objective.loss(advantage, kl_loss, weights * valid, taught.logp, turn)
-  metrics = _metrics(learning, batch, scores, paid, value, advantage)
-  return loss, metrics | {'valid': valid, 'returns': value}
+  return loss, _metrics(learning, batch, scores, paid, value, advantage)
 
 
 def _given(learning, batch, average) -> jax.Array | None:
@@ -255,12 +254,17 @@ def _update(model, optimizer, learning, state, reference, batch, near=None):
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
   beta2 = keep(_next_beta2(learning, state.beta2, metrics), state.beta2)
+  average = state.average
+  if average is not None:
+    new = objective.next_average(average, metrics['value'], state.step)
+    average = keep(new, average)
   state = TrainState(
     step=state.step + 1,
     params=keep(params, state.params),
     opt_state=keep(opt_state, state.opt_state),
     beta2=beta2,
     skipped=jnp.where(finite, 0, state.skipped + 1),
+    average=average,
   )
   scalars = {'loss': loss, 'grad_norm': norm, 'beta2': beta2}
   return state, metrics | scalars | {'skipped': state.skipped}
@@ -277,7 +281,15 @@ def _gradient(model, learning, state, reference, batch, near):
     i, rows = part
     own = jax.random.fold_in(key, i)
     (loss, metrics), grads = grad(
-      model, learning, state.params, reference, state.beta2, rows, own, near
+      model,
+      learning,
+      state.params,
+      reference,
+      state.beta2,
+      rows,
+      own,
+      near,
+      state.average,
     )
     # Wide from here on: sums and squares of bfloat16 would round away.
     return jax.tree.map(lambda x: x.astype(jnp.float32), grads), loss, metrics
@@ -328,29 +340,51 @@ class Examples:
   weight: jax.Array  # float32[B, L]: of each token in the loss; 0 = context.
 
 
+def make_likelihood(
+  model: Transformer, logits_chunk: int, lora: Lora | None = None
+) -> Callable[..., jax.Array]:
+  """Returns a function to float32[B, L]: log p of each token times its weight.
+
+  It is called as `likelihood(params, examples, reference=None)`, with the
+  frozen part of the policy where an adapter is trained. What has no weight
+  gets 0.
+  """
+
+  def likelihood(params, examples, reference=None):
+    variables = {'params': bind(reference, params, lora)}
+    hidden, _ = model.apply(variables, examples.tokens)
+
+    def unembed(x):
+      return model.apply(variables, x, method='unembed')
+
+    logp = token_logp(unembed, hidden, examples.tokens, Policy(), logits_chunk)
+    # where: a token without weight must not matter, whatever it scores.
+    return jnp.where(examples.weight > 0, examples.weight * logp, 0.0)
+
+  return likelihood
+
+
 def make_imitation(
   model: Transformer,
   optimizer: optax.GradientTransformation,
   logits_chunk: int,
-) -> Callable[[TrainState, Examples], tuple[TrainState, Metrics]]:
+  lora: Lora | None = None,
+) -> Update:
   """Returns the jitted update of supervised training; the state is donated.
 
-  The loss is the weighted mean of -log p over the tokens.
+  It is called as `update(state, examples, reference=None)`, with the frozen
+  part of the policy where an adapter is trained. The loss is the weighted mean
+  of -log p over the tokens.
   """
+  likelihood = make_likelihood(model, logits_chunk, lora)
 
-  def loss(params, examples):
-    hidden, _ = model.apply({'params': params}, examples.tokens)
-
-    def unembed(x):
-      return model.apply({'params': params}, x, method='unembed')
-
-    logp = token_logp(unembed, hidden, examples.tokens, Policy(), logits_chunk)
-    # where: a token without weight must not matter, whatever it scores.
-    total = jnp.where(examples.weight > 0, examples.weight * logp, 0.0)
+  def loss(params, examples, reference):
+    total = likelihood(params, examples, jax.lax.stop_gradient(reference))
     return -jnp.sum(total) / jnp.sum(examples.weight)
 
-  def update(state, examples):
-    value, grads = jax.value_and_grad(loss)(state.params, examples)
+  def update(state, examples, reference=None):
+    grad = jax.value_and_grad(loss)
+    value, grads = grad(state.params, examples, reference)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     state = dataclasses.replace(
       state,

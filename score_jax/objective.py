@@ -298,7 +298,7 @@ def loss(
 
 
 def next_average(
-  average: jax.Array, value: jax.Array, valid: jax.Array, step: jax.Array
+  average: jax.Array, value: jax.Array, step: jax.Array
 ) -> jax.Array:
   """Returns float[T]: the moving mean of each turn's return, one step on.
 
@@ -307,15 +307,11 @@ def next_average(
 
   Args:
     average: float[T], before this step.
-    value: float[B, T], this step's returns.
-    valid: bool[B, T], attempts that count; a turn without one keeps its mean.
+    value: float[T], mean of this step's returns.
     step: int[], updates before this one.
   """
-  weight = valid.astype(value.dtype)
-  count = jnp.sum(weight, 0)
-  mean = jnp.sum(value * weight, 0) / jnp.maximum(count, 1.0)
   rate = jnp.maximum(MOVING_AVERAGE_RATE, 1.0 / (step + 1.0))
-  return jnp.where(count > 0, average + rate * (mean - average), average)
+  return average + rate * (value - average)
 
 
 def next_beta2(

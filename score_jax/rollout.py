@@ -84,6 +84,16 @@ class Rollout:
     answers = [[v.answer for v in row] for row in self.verdicts]
     return evaluation.compare(self.texts, answers, self.right(), self.truncated)
 
+  def of_turns(self, turns: Sequence[int]) -> Rollout:
+    """Returns the rollout with the attempts of these turns alone, from 1."""
+    kept = [turn - 1 for turn in turns]
+    return dataclasses.replace(
+      self,
+      texts=[[row[t] for t in kept] for row in self.texts],
+      verdicts=[[row[t] for t in kept] for row in self.verdicts],
+      truncated=self.truncated[:, kept],
+    )
+
   def record(self, row: int) -> dict[str, Any]:
     """Returns one row for people to read."""
     problem = self.problems[row]

@@ -19,7 +19,8 @@ from score_jax.checkpoint import CheckpointError
 from score_jax.config import ConfigError
 from score_jax.job import Interrupted, Job, Stop
 from score_jax.journal import say
-from score_jax.methods.score import chain, StagePlan
+from score_jax.methods import catalogue, prompting
+from score_jax.methods.plan import Inference, Phase
 from score_jax.report.build import build
 
 OK, FAILED = 0, 1
@@ -80,12 +81,13 @@ def _score(
   config: ConfigDict, workdir: pathlib.Path, stop: Stop, started: float
 ) -> None:
   """Runs the stages that the job has to see finished, and what frames them."""
+  config = catalogue.on_equal_terms(config)
+  plans = catalogue.chain(config)
   _fill_in(config)
   held = job_lib.is_claimed(config, workdir)
-  plans = chain(config)
   missing = [p for p in plans if not train.is_finished(workdir, p)]
   results = _results(workdir)
-  names = ['base', *(p.name for p in plans)]
+  names = ['base', *(p.name for p in plans), *_asked(config)]
   if not missing and all(name in results for name in names):
     say(f'finished: nothing is left to do in {workdir}')
     say(table(results))
@@ -101,7 +103,7 @@ def _score(
     _stages(job, plans, started)
 
 
-def _stages(job: Job, plans: list[StagePlan], started: float) -> None:
+def _stages(job: Job, plans: list[Phase], started: float) -> None:
   """Evaluates the base, trains and evaluates each stage, and reports."""
   results = {'base': train.evaluate_into(job, 'base', job.base_on_devices(), 0)}
   say(f'base: {_result(results["base"])}')
@@ -116,8 +118,21 @@ def _stages(job: Job, plans: list[StagePlan], started: float) -> None:
       f'training reward: step {results[plan.name]["step"]} of {plan.steps})'
     )
     build(job.workdir)
+  for name, inference in _asked(job.config).items():
+    base = job.base_on_devices()
+    results[name] = train.evaluate_into(job, name, base, 0, inference)
+    say(f'{name}: {_result(results[name])}')
+  build(job.workdir)
   say(table(results))
   say(f'report    {job.workdir / "report.html"}')
+
+
+def _asked(config: ConfigDict) -> dict[str, Inference]:
+  """Returns what the base is asked beside attempts, under the method's name."""
+  method = catalogue.get(config)
+  if method.inference == prompting.attempts(config):
+    return {}
+  return {method.name: method.inference}
 
 
 CUT_OFF = 0.05  # Of the base model's attempts; more than that is said.
@@ -142,7 +157,7 @@ def _fill_in(config: ConfigDict) -> None:
   config.task.instruction = config.task.instruction or task.instruction
 
 
-def _stage(job: Job, plan: StagePlan, plans: list[StagePlan]) -> dict[str, Any]:
+def _stage(job: Job, plan: Phase, plans: list[Phase]) -> dict[str, Any]:
   """Returns the test result of a stage, trained if it is not finished."""
   if train.is_finished(job.workdir, plan):
     say(f'{plan.name} is finished')
@@ -154,7 +169,7 @@ def _stage(job: Job, plan: StagePlan, plans: list[StagePlan]) -> dict[str, Any]:
   return train.evaluate_into(job, plan.name, job.bound(params), step)
 
 
-def _start(job: Job, plan: StagePlan, before: list[StagePlan]) -> Any:
+def _start(job: Job, plan: Phase, before: list[Phase]) -> Any:
   """Returns what a stage starts from, and says what that is."""
   if not before:
     say(f'{plan.name} starts from the base model')

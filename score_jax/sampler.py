@@ -84,6 +84,7 @@ class _Attempt:
 Sample = Callable[..., Trajectory]
 
 
+@functools.cache  # So that jobs of one process compile it once.
 def make_sampler(model: transformer.Transformer, sampling: Sampling) -> Sample:
   """Returns the jitted sampler.
 

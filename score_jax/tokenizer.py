@@ -59,6 +59,15 @@ class Tokenizer:
       return ids[1:]
     return self.library.encode(text, add_special_tokens=False)
 
+  def written(self, text: str) -> list[int]:
+    """Returns an attempt's ids as if it had been sampled, its end included."""
+    # Encoded behind the end token, as in `between`.
+    end = self.library.convert_ids_to_tokens(self.close)
+    ids = self.library.encode(end + text, add_special_tokens=False)
+    if ids[:1] != [self.close]:
+      ids = [-1, *self.library.encode(text, add_special_tokens=False)]
+    return [*ids[1:], self.close]
+
   def attempts(self, rows: Iterable[Sequence[int]]) -> list[str]:
     """Returns each attempt's text, end tokens and the like left out."""
     rows = [list(row) for row in rows]

@@ -20,26 +20,23 @@ from score_jax import (
   evaluation,
   files,
   learner,
+  phase,
   rollout,
   sharding,
 )
 from score_jax.checkpoint import CheckpointError, Checkpoints
 from score_jax.grading import Grader
+from score_jax.imitation import ImitationRound
 from score_jax.job import adapter, Interrupted, Job
 from score_jax.journal import Journal, open_journal, say
-from score_jax.methods.score import StagePlan, stages
+from score_jax.methods.plan import Inference, Phase, StagePlan
 from score_jax.objective import Groups
-from score_jax.sampler import FirstAttempts
-from score_jax.trajectory import Trajectory
+from score_jax.phase import TrainingError
 
 # Which stream of random numbers a key belongs to.
-EVALUATION, OFFLINE = 1_000_000, 1_000_001
+EVALUATION = 1_000_000
 
 VALIDATED = 'validation_accuracy_t1'  # In the metrics of a step that was.
-
-
-class TrainingError(RuntimeError):
-  """Training that must not go on; the text says why and what to do."""
 
 
 def folder(job: Job, name: str) -> pathlib.Path:
@@ -47,7 +44,7 @@ def folder(job: Job, name: str) -> pathlib.Path:
   return job.workdir / 'checkpoints' / name
 
 
-def is_finished(workdir: pathlib.Path, plan: StagePlan) -> bool:
+def is_finished(workdir: pathlib.Path, plan: Phase) -> bool:
   """Returns whether a stage's last checkpoint is there."""
   newest = checkpoint.newest_step(workdir / 'checkpoints' / plan.name)
   return newest is not None and newest >= plan.steps
@@ -67,111 +64,62 @@ class _Stage:
 
   def __init__(self, job: Job, plan: StagePlan):
     self.job, self.plan = job, plan
-    config = job.config
-    s = config.sampling
+    s = job.config.sampling
     self.groups = Groups(s.first_attempts, s.second_attempts)
-    each = s.first_attempts * s.second_attempts
-    self.problems = config.train.trajectories // each
-    # Stages follow each other in one order of problems and draws.
-    names = [p.name for p in stages(config)]
-    before = stages(config)[: names.index(plan.name)]
-    self.offset = sum(p.steps for p in before)
-    self.optimizer = learner.make_optimizer(
-      **config.optimizer, steps=plan.steps
+    self.problems = phase.batch_problems(job)
+    self.offset = phase.offset(job, plan)
+    self.optimizer = phase.make_optimizer(job, plan.steps)
+    averaged = plan.baseline == 'moving_average'
+    self.averages = len(plan.stage.reward) if averaged else 0
+    learning = _learning(
+      job.config, plan, self.groups, job.policy, self.offset
     )
-    if config.model.param_dtype != 'float32':
-      master = config.model.master_weights
-      self.optimizer = learner.widen(self.optimizer, master)
-    learning = _learning(config, plan, self.groups, job.policy, self.offset)
     self.update = learner.make_update(job.model, self.optimizer, learning)
     self.reference, self.near = _reference(job, plan)
 
   def init(self, params: Any) -> learner.TrainState:
     """Returns the state before the first update; params are copied."""
-    params = jax.tree.map(
-      lambda x, like: jnp.array(x, like.dtype, copy=True),
-      params,
-      self.job.policy_like(),
-    )
-    make = functools.partial(
-      learner.init_state,
-      optimizer=self.optimizer,
-      beta2=self.job.config.method.beta2,
-    )
-    places = self._places(jax.eval_shape(make, params))
-    return jax.jit(make, out_shardings=places)(params)
+    return phase.new_state(self.job, self.optimizer, params, self.averages)
 
   def abstract(self) -> learner.TrainState:
     """Returns shapes and layout of the state, to restore it."""
-    make = functools.partial(
-      learner.init_state, optimizer=self.optimizer, beta2=0.0
-    )
-    shapes = jax.eval_shape(make, self.job.policy_like())
-    return jax.tree.map(
-      lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-      shapes,
-      self._places(shapes),
-    )
-
-  def _places(self, shapes: learner.TrainState) -> learner.TrainState:
-    mesh, params = self.job.mesh, self.job.param_shardings
-    whole = sharding.replicated(mesh)
-    return learner.TrainState(
-      step=whole,
-      params=params,
-      opt_state=sharding.of_optimizer(
-        mesh, self.optimizer, shapes.opt_state, params
-      ),
-      beta2=whole,
-      skipped=whole,
-    )
+    return phase.abstract_state(self.job, self.optimizer, self.averages)
 
   def rollout(self, params: Any, step: int) -> rollout.Rollout:
     """Returns the graded trajectories of step `step`, from 0."""
-    job, number = self.job, self.offset + step
-    index = data.batch_indices(
-      len(job.train), job.config.seed, number, self.problems
-    )
-    problems = job.train.take(index)
-    key = jax.random.fold_in(job.root_key(), number)
-    bound = job.bound(params)
+    number = self.offset + step
+    return phase.sample(self.job, params, number, self.plan.offline)
 
-    def sample(places: np.ndarray) -> Trajectory:
-      part = problems.take(places)
-      return job.training_sampler(
-        bound,
-        rollout.put_prompts(job.mesh, part, places),
-        job.instructions,
-        key,
-        self._first(part, index[places], places),
-      )
+  def greedy(
+    self, params: Any, graded: rollout.Rollout
+  ) -> tuple[jax.Array | None, dict[str, int]]:
+    """Returns what greedy attempts earn where the baseline asks for them."""
+    if self.plan.baseline != 'remax':
+      return None, dict.fromkeys(phase.SAMPLED, 0)
+    reward, sampled = phase.greedy_rewards(self.job, params, graded)
+    return sharding.put_rows(self.job.mesh, reward), sampled
 
-    return rollout.sample_and_read(
-      sample, problems, job.config.sampling.parts, job.grader, job.tokenizer
-    )
+  def score(self, history: list[dict[str, Any]]) -> float:
+    """Returns the newest checkpoint's figure of merit: the latest mean reward.
 
-  def _first(
-    self, problems: data.Problems, index: np.ndarray, places: np.ndarray
-  ) -> FirstAttempts | None:
-    """Returns the first attempts that are not sampled now, or None.
-
-    They are the task's own where it fixes them, else the base's for a share of
-    the batch.
+    Between saves, so that one lucky batch does not make a checkpoint the best.
     """
-    job = self.job
-    count = round(job.config.method.offline_fraction * self.problems)
-    if problems.first is not None or not count:
-      return rollout.given_attempts(
-        job.mesh, problems, job.config.sampling.first_attempts
-      )
-    return rollout.first_attempts(
-      job.mesh,
-      job.first_attempt_sampler,
-      job.base_on_devices(),
-      rollout.put_prompts(job.mesh, problems, index),
-      jax.random.fold_in(job.root_key(), OFFLINE),
-      places < count,
-    )
+    every = self.job.config.checkpoint.every
+    return float(np.mean([row['reward'] for row in history[-every:]]))
+
+  def step(
+    self, state: learner.TrainState, step: int, journal: Journal
+  ) -> tuple[learner.TrainState, dict[str, Any]]:
+    """Returns the state after one more update, and its metrics."""
+    return _step(self, state, step, journal)
+
+
+def _open_phase(
+  job: Job, plan: Phase, start: Callable[[], Any]
+) -> _Stage | ImitationRound:
+  if isinstance(plan, StagePlan):
+    return _Stage(job, plan)
+  return ImitationRound(job, plan, start)
 
 
 def _reference(job: Job, plan: StagePlan) -> tuple[Any, Any]:
@@ -195,7 +143,7 @@ def _learning(config, plan, groups, policy, offset) -> learner.Learning:
     stage=plan.stage,
     groups=groups,
     policy=policy,
-    baseline=method.baseline,
+    baseline=plan.baseline,
     mask_truncated=method.truncated == 'mask',
     accumulation=config.train.accumulation,
     logits_chunk=config.model.logits_chunk,
@@ -209,7 +157,7 @@ def _learning(config, plan, groups, policy, offset) -> learner.Learning:
   )
 
 
-def train_stage(job: Job, plan: StagePlan, start: Callable[[], Any]) -> None:
+def train_stage(job: Job, plan: Phase, start: Callable[[], Any]) -> None:
   """Trains a stage to its last checkpoint, from its newest one or `start`.
 
   Args:
@@ -222,7 +170,7 @@ def train_stage(job: Job, plan: StagePlan, start: Callable[[], Any]) -> None:
     Interrupted: on SIGTERM, when the state is saved.
     TrainingError: if going on would waste what was trained.
   """
-  stage = _Stage(job, plan)
+  stage = _open_phase(job, plan, start)
   keep = job.config.checkpoint.keep
   opened = checkpoint.open_checkpoints(folder(job, plan.name), keep, say)
   with contextlib.closing(opened) as checkpoints:
@@ -263,7 +211,7 @@ def _loop(
   config = stage.job.config
   for step in range(len(journal.history), stage.plan.steps):
     started = time.monotonic()
-    state, metrics = _step(stage, state, step, journal)
+    state, metrics = stage.step(state, step, journal)
     done = step + 1
     last = done == stage.plan.steps
     if _validates(stage, done):
@@ -290,21 +238,23 @@ def _step(
   stage: _Stage, state: learner.TrainState, step: int, journal: Journal
 ) -> tuple[learner.TrainState, dict[str, Any]]:
   """Returns the state after one more update, and its metrics."""
-  job, clock = stage.job, _Clock()
+  job, clock = stage.job, phase.Clock()
   graded = stage.rollout(state.params, step)
   seconds = {'seconds_sample': clock.lap()}
-  reward = graded.rewards(
-    job.config.method.reward, job.config.method.truncated == 'wrong'
-  )
-  counted = _counts(graded) | graded.rates()
+  reward = phase.rewards(job, graded)
+  counted = phase.counts(graded) | graded.rates()
   seconds['seconds_grade'] = clock.lap()
-  batch = learner.Batch(graded.trajectory, sharding.put_rows(job.mesh, reward))
+  greedy, more = stage.greedy(state.params, graded)
+  seconds['seconds_sample'] += clock.lap()
+  paid = sharding.put_rows(job.mesh, reward)
+  batch = learner.Batch(graded.trajectory, paid, greedy)
   state, metrics = stage.update(state, stage.reference, batch, stage.near)
   of_rows = {name: metrics.pop(name) for name in learner.ROWS}
   metrics = _flat(jax.device_get(metrics))
   seconds['seconds_update'] = clock.lap()
   weights = np.asarray(stage.plan.stage.reward)
-  record = counted | metrics | seconds
+  sampled = {k: x + more[k] for k, x in phase.sampled(graded).items()}
+  record = counted | metrics | seconds | sampled
   record['reward'] = float((reward.mean(axis=0) * weights).sum())
   tokens = np.sum([metrics[f'tokens_t{t + 1}'] for t in range(len(weights))])
   record['tokens_per_second'] = (
@@ -335,18 +285,6 @@ def _samples(
     )
 
 
-class _Clock:
-  """Gives the seconds since it was last asked."""
-
-  def __init__(self):
-    self._last = time.monotonic()
-
-  def lap(self) -> float:
-    now = time.monotonic()
-    seconds, self._last = now - self._last, now
-    return seconds
-
-
 def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
   """Returns scalars by name; a number per turn becomes name_t1, name_t2, ..."""
   flat = {}
@@ -356,15 +294,6 @@ def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
     else:
       flat[name] = float(value)
   return flat
-
-
-def _counts(graded: rollout.Rollout) -> dict[str, float | None]:
-  """Returns the means of what evaluation counts; None where nothing counts."""
-  values = evaluation.problem_values(graded.attempts())
-  return {
-    name: float(np.nanmean(x)) if not np.isnan(x).all() else None
-    for name, x in values.items()
-  }
 
 
 def _check_limits(stage, record, graded) -> None:
@@ -401,9 +330,7 @@ def _complaint(job: Job) -> str:
 def _save(stage, state, checkpoints, journal) -> None:
   """Saves state and metric history; the score is the latest mean reward."""
   done = len(journal.history)
-  # Between saves, so that one lucky batch does not make a checkpoint the best.
-  every = stage.job.config.checkpoint.every
-  score = float(np.mean([row['reward'] for row in journal.history[-every:]]))
+  every, score = stage.job.config.checkpoint.every, stage.score(journal.history)
   if done % every and done != stage.plan.steps:
     # Saved because someone asked it to end: were it the best one, the next
     # stage would start from another step than that of the unbroken run.
@@ -426,11 +353,24 @@ def _save(stage, state, checkpoints, journal) -> None:
 
 
 def evaluate(
-  job: Job, params: Any, problems: data.Problems, grader: Grader
+  job: Job,
+  params: Any,
+  problems: data.Problems,
+  grader: Grader,
+  inference: Inference | None = None,
 ) -> tuple[evaluation.Attempts, list[dict[str, Any]]]:
-  """Returns what all problems' attempts were, counted and to read."""
+  """Returns what all problems' attempts were, counted and to read.
+
+  Args:
+    job: what all evaluations share.
+    params: of the model, as samplers take them.
+    problems: at least one.
+    grader: of their task.
+    inference: what the model is asked; None: the job's attempts.
+  """
   size = min(job.config.eval.batch, len(problems))
   key = jax.random.fold_in(job.root_key(), EVALUATION)
+  sampler, instructions = job.asking(inference)
   reading, parts, rows = [], [], []
   for start in range(0, len(problems), size):
     job.stop.check()
@@ -439,14 +379,14 @@ def evaluate(
     filled = problems.take(np.minimum(number, len(problems) - 1))
     prompts = rollout.put_prompts(job.mesh, filled, number)
     first = rollout.given_attempts(job.mesh, filled, samples=1)
-    trajectory = job.evaluation_sampler(
-      params, prompts, job.instructions, key, first
-    )
+    trajectory = sampler(params, prompts, instructions, key, first)
     reading.append(
       rollout.start_reading(trajectory, filled, grader, job.tokenizer)
     )
   for finish in reading:
     graded = finish()
+    if inference is not None:
+      graded = graded.of_turns(inference.graded)
     parts.append(vars(graded.attempts()))
     rows += [graded.record(row) for row in range(size)]
   count = len(problems)
@@ -465,13 +405,21 @@ def _validate(job: Job, params: Any) -> dict[str, float | None]:
   }
 
 
-def evaluate_into(job: Job, name: str, params: Any, step: int) -> dict:
+def evaluate_into(
+  job: Job,
+  name: str,
+  params: Any,
+  step: int,
+  inference: Inference | None = None,
+) -> dict:
   """Returns the test result of a checkpoint, from eval.json or put there."""
   path = job.workdir / 'eval.json'
   results = files.read_json(path) if path.exists() else {}
   if name in results and results[name]['step'] == step:
     return results[name]
-  attempts, rows = evaluate(job, params, job.test, job.test_grader)
+  attempts, rows = evaluate(
+    job, params, job.test, job.test_grader, inference
+  )
   config = job.config
   summary = evaluation.summarize(attempts, config.eval.resamples, config.seed)
   where = job.workdir / 'evaluations'

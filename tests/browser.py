@@ -50,8 +50,11 @@ class Browser:
     # Out of the way of 3 and 4.
     theirs = [fcntl.fcntl(x, fcntl.F_DUPFD, 10) for x in (their_in, their_out)]
     self._process = subprocess.Popen(
-      [sys.executable, '-c', LAUNCH, *map(str, theirs), CHROMIUM, *OPTIONS]
-      + [f'--user-data-dir={folder}'],
+      [
+        *(sys.executable, '-c', LAUNCH, *map(str, theirs), CHROMIUM),
+        *OPTIONS,
+        f'--user-data-dir={folder}',
+      ],
       pass_fds=theirs,
       stdout=subprocess.DEVNULL,
       stderr=subprocess.DEVNULL,
@@ -65,9 +68,7 @@ class Browser:
     self._guard.daemon = True
     self._guard.start()
     target = self.call('Target.createTarget', url='about:blank')['targetId']
-    session = self.call(
-      'Target.attachToTarget', targetId=target, flatten=True
-    )
+    session = self.call('Target.attachToTarget', targetId=target, flatten=True)
     self._session = session['sessionId']
     for domain in ('Page', 'Runtime', 'Log'):
       self.call(f'{domain}.enable')

@@ -32,7 +32,8 @@ def _grade(problem, text):
     'f': Outcome.UNPARSED,
   }
   outcome = outcomes.get(text, Outcome.WRONG)
-  return Verdict(outcome, '' if outcome == Outcome.UNPARSED else text)
+  unread = outcome in (Outcome.UNPARSED, Outcome.ERROR)
+  return Verdict(outcome, '' if unread else text)
 
 
 def _grader(grade=_grade):

@@ -228,15 +228,15 @@ def test_a_gap_between_sampling_and_scoring_stops_the_run(runs, tmp_path):
 
 
 FAILING = """
-import dataclasses
 from absl import app
-from score_jax import main, tasks
-task = tasks.TASKS['arithmetic']
-def grade(problem, text):
+from score_jax import main
+from score_jax.tasks import arithmetic
+grade = arithmetic.grade
+def failing(problem, text):
   if text != problem.reference:
     raise OSError
-  return task.grade(problem, text)
-tasks.TASKS['arithmetic'] = dataclasses.replace(task, grade=grade)
+  return grade(problem, text)
+arithmetic.grade = failing
 app.run(main.main, flags_parser=main.parse)
 """
 

@@ -10,7 +10,12 @@ const ROW = 36;  // Pixels of a line of the list.
 const SPARE = 8;  // Lines drawn beyond both ends of the screen.
 const SHORT = 64;  // Characters of a word that is compared letter by letter.
 const CELLS = 4e6;  // Of a table of differences; beyond, all counts as changed.
-const WORD = /\s+|\p{N}+\s*|[\p{L}\p{M}_]+\s*|(?<sign>[^\s])\k<sign>*\s*/gu;
+// A word keeps the blanks behind it, and a sign its repetitions.
+const WORD = new RegExp(
+  String.raw`\n|[^\S\n]+|(?:\p{N}+|[\p{L}\p{M}_]+|(?<sign>[^\s])\k<sign>*)` +
+    String.raw`[^\S\n]*`,
+  'gu',
+);
 const ORDINALS = ['First', 'Second', 'Third', 'Fourth', 'Fifth', 'Sixth'];
 const FATES = [
   ['fixed', 'wrong \u2192 right: fixed'],
@@ -19,8 +24,8 @@ const FATES = [
   ['still', 'stays wrong'],
 ];
 const PAIRS = [
-  ['won', 'only the other is right'],
-  ['lost', 'only this one is right'],
+  ['lost', 'only the one shown is right'],
+  ['won', 'only the one compared is right'],
   ['both', 'both are right'],
   ['neither', 'neither is right'],
 ];
@@ -33,15 +38,16 @@ const MODE_NAMES = {
 };
 const MODE_NOTES = {
   advantage:
-    'Every token of an attempt is credited with the advantage of the attempt, ' +
-    'so that one attempt has one colour. Orange: made more probable. Blue: ' +
-    'made less probable.',
+    'Every token of an attempt is credited with the advantage of the ' +
+    'attempt, so that one attempt has one colour. Orange: made more ' +
+    'probable. Blue: made less probable.',
   kl:
-    'Log-probability when it was sampled, less that of the reference; the sum ' +
-    'over an attempt estimates its KL. Orange: more probable than before ' +
-    'training. Blue: less probable.',
-  logp: 'Log-probability when it was sampled. The stronger the blue, the less ' +
-    'expected.',
+    'Log-probability when it was sampled, less that of the reference; the ' +
+    'sum over an attempt estimates its KL. Orange: more probable than ' +
+    'before training. Blue: less probable.',
+  logp:
+    'Log-probability when it was sampled. The stronger the blue, the less ' +
+    'it was to be expected.',
 };
 
 const $ = (id) => document.getElementById(id);
@@ -57,7 +63,9 @@ const pairs = new Set();
 // ---- Data.
 
 async function unpack(text) {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
   const packed = new Blob([bytes]).stream();
   const stream = packed.pipeThrough(new DecompressionStream('deflate'));
   return JSON.parse(await new Response(stream).text());
@@ -204,7 +212,7 @@ function summarize(all, paired) {
     `last attempts right ${share((item) => endsRight(item.row))}`,
   ];
   if (paired) {
-    parts.push(`those beside ${share((item) => endsRight(item.other))}`);
+    parts.push(`of those compared ${share((item) => endsRight(item.other))}`);
   }
   $('summary').textContent = parts.join(', ') + notes();
 }
@@ -323,7 +331,7 @@ function detail({row, other}) {
 }
 
 const untold = () =>
-  element('p', 'note', 'Advantage and KL of its single tokens were not logged.');
+  element('p', 'note', 'Its single tokens were not logged.');
 
 function facts(row) {
   const made = element('div', 'facts');
@@ -332,7 +340,7 @@ function facts(row) {
     'Right answer': string('answer', row),
     'Difficulty': string('difficulty', row),
     'Task': string('task', row),
-    'Number': string('id', row),
+    'Name': string('id', row),
   };
   for (const [name, text] of Object.entries(known)) {
     if (!text) continue;
@@ -396,7 +404,7 @@ function heading(row, turn) {
 function number(x, digits) {
   if (x === null || x === undefined) return '\u2013';
   const shown = (Number(x.toFixed(digits)) + 0).toFixed(digits);
-  return (x > 0 ? '+' : '') + shown.replace('-', '\u2212');
+  return (shown > 0 ? '+' : '') + shown.replace('-', '\u2212');
 }
 
 function creditOf(row, turn) {
@@ -426,7 +434,8 @@ function tokenTexts(row, turn, tokens) {
 }
 
 function token(tokens, place, advantage, strength) {
-  const made = element('span', 'token', visible(data.strings[tokens.text[place]]));
+  const text = visible(data.strings[tokens.text[place]]);
+  const made = element('span', 'token', text);
   const colour = strength < 0 ? '--down' : '--up';
   const share = Math.round(80 * Math.abs(strength));
   made.style.backgroundColor =
@@ -564,7 +573,8 @@ function text(whole, marks) {
   for (const each of lines) {
     const ours = marks.subarray(at, at + each.length);
     const changed = ours.some((bits) => bits);
-    const box = many ? element('span', changed ? 'line changed' : 'line') : made;
+    const name = changed ? 'line changed' : 'line';
+    const box = many ? element('span', name) : made;
     pieces(box, each, ours);
     if (many) made.append(box);
     at += each.length;
@@ -651,17 +661,20 @@ function setUp() {
     [[-1, 'any'], ...data.verdicts.map(([, name], place) => [place, name])]);
   fillTexts('task');
   fillTexts('difficulty');
-  const many = data.turns > 2 ? 'first \u2192 last attempt' : 'an answer';
+  const many = data.turns > 2 ? 'First to last attempt' : 'An answer';
   fillChips('fates', many, FATES, fates);
-  fillChips('pairs', 'in the end', PAIRS, pairs);
+  fillChips('pairs', 'Compared, in the end', PAIRS, pairs);
   $('source').value = lastTest(0);
   $('beside').value = data.runs.length > 1 ? lastTest(1) : -1;
-  for (const id of ['from', 'to', 'query']) $(id).addEventListener('input', update);
+  for (const id of ['from', 'to', 'query']) {
+    $(id).addEventListener('input', update);
+  }
   $('form').addEventListener('submit', (event) => event.preventDefault());
   $('list').addEventListener('scroll', draw);
   window.addEventListener('resize', draw);
   document.addEventListener('keydown', onKey);
   $('list').style.setProperty('--row', `${ROW}px`);
+  $('filters').hidden = !data.sources.length;
   $('filters').open = !window.matchMedia('(max-width: 56rem)').matches;
 }
 

@@ -10,14 +10,17 @@ The first of these that a text has is taken, and of several the last one:
 4. A text of one line that is an answer and nothing else, or the last formula
    or number of the last line that has one.
 
-Every step is linear in the length of the text.
+Only the last TEXT characters are read, and every step is linear in them.
 """
 
 from __future__ import annotations
 
 import re
 
+from score_jax.graders import notation
+
 _BRACES = re.compile(r'\\f?boxed\s*\{|\\.|[{}]', re.DOTALL)
+_OPEN_BOX = re.compile(r'\\f?boxed\s*\{')
 _BARE_BOX = re.compile(r'\\f?boxed\s+([^\s{}$\\]{1,40}|\\[a-z]+\d{2})')
 # What may stand between boxes that are one answer: connectives and the name of
 # the next part.
@@ -43,8 +46,8 @@ _WORD = re.compile(r'(?<![\\A-Za-z{])[A-Za-zÀ-ÿ]{2,}')
 _FOREIGN = re.compile(r'[^\W\d_A-Za-zÀ-ÿΑ-ω²³ⁿ½¼¾]')
 _NUMBER = re.compile(
   r'[-−]?\d*\\[dtc]?frac\{[^{}]+\}\{[^{}]+\}'
-  r'|(?<![A-Za-z0-9_.,/\\^])[-−+]?[$€£]?(?:\d[\d,]*)?(?<!,)(?:\.\d+)?(?<=\d)'
-  r'(?:\s?/\s?\d+)?(?:\s?\\?%)?(?![A-Za-z])'
+  r'|(?<![A-Za-z0-9_.,/\\^{(+*])[-−+]?[$€£]?(?:\d[\d,]*)?(?<!,)(?:\.\d+)?(?<=\d)'
+  r'(?:\s?/\s?\d+)?(?:\s?\\?%)?(?![A-Za-z}])'
 )
 _CLAIM = re.compile(
   r'(?:.*\b(?:is|are|was|be|equals?)\b|.*=)\s*(.+)', re.DOTALL
@@ -52,6 +55,7 @@ _CLAIM = re.compile(
 _HEDGE = re.compile(
   r'\b(?:or|either|maybe|perhaps|possibly|not|neither|between|unless)\b', re.I
 )
+TEXT = 200_000  # Characters that are read at all, the last ones.
 LINE = 200  # Characters that may be an answer and nothing else.
 SAID = 2000  # Characters behind "answer is" that are looked at.
 TAIL = 20_000  # Characters that are searched for rules 3 and 4.
@@ -60,6 +64,9 @@ WORDS = 5  # So many words without a formula may be an answer in words.
 
 def final(text: str) -> str | None:
   """Returns the attempt's final answer as it is written, or None."""
+  text = text[-TEXT:]
+  if len(text) > TAIL and text.startswith('('):
+    text = f'({notation.without_outer_parentheses(text)})'
   tail = text[-TAIL:]
   for rule in (_boxed, _marked, _said, _unmarked):
     found = rule(text if rule in (_boxed, _marked) else tail)
@@ -81,13 +88,16 @@ def _boxed(text: str) -> str | None:
   parts = [boxes[-1]]
   for box in reversed(boxes[:-1]):
     end = parts[-1][0]
-    if end - box[2] > 80 or not _JOINT.fullmatch(text[box[2] : end]):
+    joint = text[box[2] : end]
+    if len(joint) > 80 or joint.isspace() or not _JOINT.fullmatch(joint):
       break
     parts.append(box)
   inner = [text[start + 1 : end - 1] for _, start, end in reversed(parts)]
   # A box inside the box is decoration.
-  inner = [re.sub(r'\\f?boxed\s*(?=\{)', '', part).strip() for part in inner]
-  return ', '.join(dict.fromkeys(inner))  # The same box twice is one answer.
+  inner = [re.sub(r'\\f?boxed\s*(?=\{)', '', part) for part in inner]
+  inner = [unwrapped(part) for part in inner]
+  # The same box twice is one answer.
+  return ', '.join(dict.fromkeys(part for part in inner if part)) or None
 
 
 def _boxes(text: str) -> list[tuple[int, int, int]]:
@@ -147,13 +157,16 @@ def _first_sentence(text: str) -> str:
 
 
 def _unmarked(text: str) -> str | None:
+  if _OPEN_BOX.search(text):
+    return None  # It broke off inside its answer.
   text = text.strip()
-  if len(text) <= LINE and '\n' not in text and not _is_prose(text):
+  core = notation.without_outer_parentheses(text)
+  if len(core) <= LINE and '\n' not in core and not _is_prose(core):
     return unwrapped(text)
   formulas = list(_MATH.finditer(text))
   if formulas and not _NUMBER.search(text[formulas[-1].end() :]):
     return _inside(formulas[-1])
-  for line in reversed(text.splitlines()):
+  for line in reversed(text.replace('**', ' ').splitlines()):
     found = list(_NUMBER.finditer(line))
     if found:
       return found[-1].group()

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import textwrap
 from collections.abc import Sequence
+
+from score_jax.graders import instrument, sandbox
+from score_jax.problem import Outcome, Problem, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,3 +55,134 @@ def encode_tests(
     raise ValueError('tests must hold at least one test; got none.')
   fields = dataclasses.asdict(Tests(before, setup, tuple(tests), entry))
   return json.dumps(fields)
+
+
+def grade(
+  problem: Problem,
+  text: str,
+  *,
+  seconds: float,
+  memory_mb: int,
+  allow_unprotected: bool,
+) -> Verdict:
+  """Returns RIGHT if the program in a text passes all tests of its problem.
+
+  The verdict's answer is the program, its share that of the tests passed.
+  TIMEOUT means that the tests did not come to their end in time, UNPARSED that
+  the text holds no program.
+
+  Args:
+    problem: its answer comes from `encode_tests`.
+    text: an attempt; see `program_of`.
+    seconds: of the clock, for the program and all its tests.
+    memory_mb: of the program's processes together.
+    allow_unprotected: runs it even where it cannot be shut in.
+
+  Raises:
+    SandboxError: if the sandbox fails, or programs cannot be shut in.
+  """
+  sandbox.check_protections(allow_unprotected)
+  program = program_of(text)
+  if not program:
+    return Verdict(Outcome.UNPARSED, '', 0.0)
+  tests = decode_tests(problem.answer)
+  limits = sandbox.Limits(seconds=seconds, memory_mb=memory_mb)
+  report = judge(program, tests, limits)
+  share = report.passed / len(tests.tests)
+  return Verdict(_outcome(report, tests), program, share)
+
+
+def judge(
+  program: str, tests: Tests, limits: sandbox.Limits
+) -> sandbox.Report:
+  """Returns what came of a program in the best sandbox that there is."""
+  fields = (tests.before, tests.setup, tests.tests, tests.entry)
+  before, arguments = instrument.ready(*fields)
+  return sandbox.run(
+    program,
+    before,
+    arguments,
+    tests.entry,
+    limits,
+    caged=sandbox.caged(),
+  )
+
+
+def passes(report: sandbox.Report, tests: Tests) -> bool:
+  """Returns whether every test ran and none failed."""
+  return report.finished and report.passed == len(tests.tests)
+
+
+def _outcome(report: sandbox.Report, tests: Tests) -> Outcome:
+  if passes(report, tests):
+    return Outcome.RIGHT
+  return Outcome.TIMEOUT if report.timed_out else Outcome.WRONG
+
+
+def decode_tests(answer: str) -> Tests:
+  """Returns what `encode_tests` encoded."""
+  fields = json.loads(answer)
+  return Tests(**fields | {'tests': tuple(fields['tests'])})
+
+
+_FENCE = re.compile(r'^[ \t]*(?:```|~~~)[^\n]*', re.MULTILINE)
+# How a line begins that is not prose.
+_CODE = re.compile(
+  r'[ \t\r\n]*(import |from \w|def |class |async def |@|#|"""|\w+ *=)'
+)
+
+
+def program_of(text: str) -> str:
+  """Returns the program in an attempt, or '' if there is none.
+
+  1. A text that begins with a line of code and whose first fence is bare began
+     inside a fence, which the prompt opened: what comes before that fence.
+  2. Else of the complete fenced blocks the last one that is not blank.
+  3. Else, a fence that only opens: what follows it, as of a cut-off answer.
+  4. Else the whole text.
+
+  A fence is a line of three or more backticks or tildes. One with a word behind
+  it (`python`) opens a block; a bare one closes the open block if it is of the
+  same sign and no shorter, and opens one where none is open.
+
+  Args:
+    text: any text; the time taken is linear in its length.
+  """
+  fences = [fence for fence in map(_fence, _FENCE.finditer(text)) if fence]
+  if not fences:
+    return _tidy(text)
+  if not fences[0].word and _CODE.match(text):
+    return _tidy(text[: fences[0].start])
+  last, opened = '', None
+  for fence in fences:
+    if opened is None or fence.word:
+      opened = fence
+    elif fence.mark.startswith(opened.mark):
+      last = _tidy(text[opened.end : fence.start]) or last
+      opened = None
+  return last or (_tidy(text[opened.end :]) if opened else '')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fence:
+  start: int
+  end: int
+  mark: str  # '```', or longer.
+  word: str  # What stands behind it.
+
+
+def _fence(found: re.Match) -> _Fence | None:
+  line = found.group().strip()
+  word = line.lstrip(line[0])
+  if '`' in word:  # Code within a line.
+    return None
+  mark = line[: len(line) - len(word)]
+  return _Fence(found.start(), found.end(), mark, word.strip())
+
+
+def _tidy(program: str) -> str:
+  """Returns a program without blank ends and without a common indent."""
+  lines = program.rstrip().split('\n')
+  while lines and not lines[0].strip():
+    lines.pop(0)
+  return textwrap.dedent('\n'.join(lines))

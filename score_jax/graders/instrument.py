@@ -46,36 +46,36 @@ def compiled(source: str, name: str) -> types.CodeType:
   return compile(tree, f'<{name}>', 'exec', dont_inherit=True)
 
 
-def _settled(block: list[ast.stmt], held: set[str]) -> list[ast.stmt]:
+def _settled(block: list[ast.stmt], assigned: set[str]) -> list[ast.stmt]:
   """Returns the statements of a block with the calls before them.
 
   Args:
     block: statements, whose own blocks are changed in place.
-    held: names of results that are still in use.
+    assigned: names to which a statement before the block has given a value.
   """
   done: list[ast.stmt] = []
+  bound: set[str] = set()
   for statement in block:
-    if not (held and held & _names(statement)):
-      held = set()
-      if not isinstance(statement, _UNSETTLING):
-        done.append(_call())
-    if isinstance(statement, _BINDING):
-      held = held | _names(statement, ast.Store)
-    _settle_inside(statement, held)
+    if not (isinstance(statement, _UNSETTLING) or _is_text(statement)):
+      done.append(_call(bound, assigned and assigned & _names(statement)))
+    binding = isinstance(statement, _BINDING)
+    bound = _names(statement, ast.Store) if binding else set()
+    assigned = assigned | bound
+    _settle_inside(statement, assigned)
     done.append(statement)
   return done
 
 
-def _settle_inside(node: ast.AST, held: set[str]) -> None:
+def _settle_inside(node: ast.AST, assigned: set[str]) -> None:
   for field in _BLOCKS:
     inner = getattr(node, field, None)
     if not isinstance(inner, list) or not inner:
       continue
     if isinstance(inner[0], ast.stmt):
-      setattr(node, field, _settled(inner, held))
+      setattr(node, field, _settled(inner, assigned))
     else:
       for part in inner:  # Handlers of a try, cases of a match.
-        _settle_inside(part, held)
+        _settle_inside(part, assigned)
 
 
 def _names(node: ast.AST, kind: type = ast.Load) -> set[str]:
@@ -86,8 +86,26 @@ def _names(node: ast.AST, kind: type = ast.Load) -> set[str]:
   }
 
 
-def _call() -> ast.stmt:
-  return ast.parse(f'{SETTLE}()').body[0]
+def _is_text(statement: ast.stmt) -> bool:
+  """Returns whether it may be a docstring, which must come first."""
+  value = statement.value if isinstance(statement, ast.Expr) else None
+  return isinstance(value, ast.Constant)
+
+
+def _call(bound: set[str], used: set[str]) -> ast.stmt:
+  """Returns the call before a statement; see `tester.Tester.settle`."""
+  names = f'{tuple(sorted(bound))}, {tuple(sorted(used))}'
+  return ast.parse(f'{SETTLE}({names})').body[0]
+
+
+def defined(source: str) -> list[str]:
+  """Returns the functions and classes that a source defines at its top.
+
+  Raises:
+    SyntaxError, ValueError: if it is not Python.
+  """
+  kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+  return [n.name for n in ast.parse(source).body if isinstance(n, kinds)]
 
 
 def _all_codes(code: types.CodeType) -> Iterator[types.CodeType]:

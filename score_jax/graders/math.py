@@ -28,7 +28,7 @@ DEEPEST = 25  # Brackets in brackets; parsers recurse.
 MOST = 64  # Items of a list: each is compared with each.
 SHOWN = 500  # Characters of an answer that the verdict keeps.
 # What programs write where they have found nothing.
-NOTHING = {'None', 'nan', 'NaN', 'NAN', 'null', 'NULL', 'undefined_', 'N/A'}
+NOTHING = {'None', 'nan', 'NaN', 'NAN', 'null', 'NULL', 'N/A'}
 
 _FLIPPED = {'<': '>', '>': '<', '<=': '>=', '>=': '<='}
 _NAME = re.compile(
@@ -51,6 +51,12 @@ _CLOCK = re.compile(
 _RATIO = re.compile(r'([^:]+):([^:]+)')
 _WORD = re.compile(r'(?<![A-Za-z\\])[A-Za-z]{4,}|\\text(?![A-Za-z])')
 _LETTERS = re.compile(r'[A-Za-z]{3,}')
+# But between two letters or two digits they separate words and numbers.
+_BLANKS = re.compile(
+  r'(?<![A-Za-z\d])\s+|\s+(?![A-Za-z\d])'
+  r'|(?<=\d)\s+(?=[A-Za-z])|(?<=[A-Za-z])\s+(?=\d)'
+)
+_ANGLE = re.compile(r'\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])')
 _OPERATOR = re.compile(
   r'\\(?:sum|int|lim)(?:_(?:\{(?:[^{}]|\{[^{}]*\})*\}|\w))?'
   r'(?:\^(?:\{(?:[^{}]|\{[^{}]*\})*\}|\w|\\infty))?'
@@ -85,7 +91,7 @@ def stated(gold: str) -> str:
 
 def same_answer(gold: str, answer: str) -> bool:
   """Returns whether an answer is the oracle's; both without their sentences."""
-  if not gold.strip() or {gold.strip(), answer.strip()} & NOTHING:
+  if not _has_substance(gold) or {gold.strip(), answer.strip()} & NOTHING:
     return False
   ours, theirs = _without_parentheses(gold), _without_parentheses(answer)
   if not (_is_readable(ours) and _is_readable(theirs)):
@@ -93,6 +99,10 @@ def same_answer(gold: str, answer: str) -> bool:
   return any(
     _same(one, other) for one in _readings(ours) for other in _readings(theirs)
   )
+
+
+def _has_substance(text: str) -> bool:
+  return any(sign.isalnum() or sign in '∞∅' for sign in text)
 
 
 def _without_parentheses(text: str) -> str:
@@ -228,10 +238,9 @@ def _same_relations(gold: Relation, answer: Relation) -> bool:
   flipped = tuple(_FLIPPED.get(sign, sign) for sign in reversed(answer.signs))
   if gold.signs == flipped and _in_order(sides[0], sides[1][::-1]):
     return True
-  for reading in (_assigned, _interval):
-    named = reading(gold), reading(answer)
-    if all(named) and _same_name(named[0][0], named[1][0]):
-      return _same(named[0][1], named[1][1])
+  one, other = (_assigned(form) or _interval(form) for form in (gold, answer))
+  if one and other and _same_name(one[0], other[0]):
+    return _same(one[1], other[1])
   return _is_multiple(gold, answer)
 
 
@@ -347,6 +356,9 @@ def _same_scalar(gold: str, answer: str) -> bool:
   (ours, unit), (theirs, other_unit) = units.split(gold), units.split(answer)
   if unit and other_unit and unit != other_unit:
     return False
+  if _ANGLE.search(ours) or _ANGLE.search(theirs):
+    same = _squeezed(ours) == _squeezed(theirs)  # A degree sign is left out.
+    return same or _same_expression(gold, answer)
   one, other = values.number(ours), values.number(theirs)
   if one is not None and other is not None:
     return one == other or _is_share(one, unit, other, other_unit)
@@ -389,7 +401,7 @@ def _words(text: str) -> str:
 
 def _squeezed(text: str) -> str:
   """Returns the text without the blanks that LaTeX does not show."""
-  return re.sub(r'(?<![A-Za-z])\s+|\s+(?![A-Za-z])', '', text.lstrip('+'))
+  return _BLANKS.sub('', text.strip().lstrip('+'))
 
 
 def _same_expression(gold: str, answer: str) -> bool:

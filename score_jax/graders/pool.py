@@ -21,7 +21,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import score_jax
 from score_jax.graders import guard, worker
 from score_jax.graders.worker import GraderError
 from score_jax.problem import Outcome, Problem, Verdict
@@ -284,7 +283,7 @@ def _start_module(
   """Starts a sibling of this file as a process with a session of its own."""
   # By its name, not its path: beside it lies a file called math.py.
   module = f'{__package__}.{name}'
-  root = str(pathlib.Path(score_jax.__file__).parents[1])
+  root = str(pathlib.Path(__file__).parents[2])
   paths = [os.environ.get('PYTHONPATH', ''), root]
   return subprocess.Popen(
     [sys.executable, '-m', module, *arguments],

@@ -137,7 +137,7 @@ class Tester(Peer):
     super().__init__(source, sink)
     self.space = {'__name__': 'tests', SETTLE: self.settle}
     self.borrowed = set()  # Names that the program has given.
-    self.pending = {}  # {id: (container, contents)} of changed arguments.
+    self.pending = {}  # {id: (container, contents, names of results)}.
     self.functions = []  # Of the tests, which the program may call.
     self.exceptions = {}  # {number: the class here}.
     self.number = {}  # {id of a class in `exceptions`: number}.
@@ -193,23 +193,31 @@ class Tester(Peer):
       self.gone = True
       raise
     for number, new in self.loads(changed, known)[0]:
-      self.pending[id(known[number])] = (known[number], new)
+      self.pending[id(known[number])] = (known[number], new, frozenset())
     if good is not True:
       raise _raised(value, name)
     if value is None:  # As of functions that work in place.
       self.settle()
     return value
 
-  def settle(self):
+  def settle(self, bound=(), used=()):
     """Lets the tests see what the program did to its arguments.
 
-    Not before the statement that made the call has ended, and what uses the
-    result of it: or `assert f(x) == sorted(x)` would pass for an `f` that
-    empties x and returns it.
+    Not before the statement that made the call has ended, nor while the next
+    ones use what came of it: or `assert f(x) == sorted(x)` would pass for an
+    `f` that empties x and returns it.
+
+    Args:
+      bound: names that the last statement has given values to.
+      used: names that the next statement uses.
     """
-    while self.pending:
-      _, (container, new) = self.pending.popitem()
-      refill(container, new)
+    for key, (container, new, results) in list(self.pending.items()):
+      results = results.union(bound)
+      if results & set(used):
+        self.pending[key] = (container, new, results)
+      else:
+        del self.pending[key]
+        refill(container, new)
 
   def contents(self, container):
     """Returns what the program has left in a container, seen here or not."""

@@ -1,8 +1,8 @@
 r"""What a number or an expression is worth: exactly, or at a few points.
 
 Plain numbers are fractions and compared exactly. Everything else is read by
-the LaTeX parser of Math-Verify and computed to 60 digits, at fixed points
-where it has variables: two expressions that agree there to 40 digits are
+the LaTeX parser of Math-Verify and computed to 120 digits, at fixed points
+where it has variables: two expressions that agree there to 90 digits are
 equal. Nothing is simplified, so nothing hangs; a number too large to compute
 is refused before it is computed.
 """
@@ -108,8 +108,8 @@ def _repeating(text: str) -> Fraction | None:
   return -value if sign == '-' else value
 
 
-PRECISION = 60  # Decimal digits that are computed.
-AGREEMENT = 40  # That must be equal.
+PRECISION = 120  # Decimal digits that are computed.
+AGREEMENT = 90  # That must be equal.
 POINTS = 4  # At which all variables are positive.
 MIXED_POINTS = 3  # At which they have either sign.
 _LARGEST = 10**7  # Bits of a power's logarithm: 2^(10^7) is still computed.
@@ -121,9 +121,11 @@ _LEFT_STANDING = re.compile(
 )
 _BINOMIAL = re.compile(r'\\binom\s*\{(\d{1,3})\}\s*\{(\d{1,3})\}')
 _FACTORIAL = re.compile(r'(?<![\d.)}])(\d{1,3})!(?!!)')
+_DEGREES = re.compile(r'(\d+(?:\.\d+)?)\s*\^\s*\\circ')
+_BASE_OF_LOG = re.compile(r'\\log\s*_\s*(\d)(?!\d)\s*')
 # Read as something else than what it says.
 _MISREAD = re.compile(
-  r'\d\s+\d|\d\s+\.\d|\\text|__|\d[eE][-+]?\d|"|\.\s*[A-Za-z]'
+  r'\d\s+\d|\d\s+\.\d|\\text|__|\d[eE][-+]?\d|["\'’]|\.\s*[A-Za-z]'
 )
 
 
@@ -153,6 +155,8 @@ def expression(text: str) -> Any:
     ),
     text,
   )
+  text = _DEGREES.sub(r'(\\frac{\1\\pi }{180})', text)
+  text = _BASE_OF_LOG.sub(r'\\log_{\1} ', text)
   if _LEFT_STANDING.search(text) or _MISREAD.search(text):
     raise Undecided(text)
   try:

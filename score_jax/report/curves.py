@@ -27,6 +27,7 @@ PHASES = {
 }
 PARTS_SMOOTHED = 15  # The moving mean spans this part of a segment.
 LIFT = 16.0  # Points between axes and legend, for the names of the stages.
+CLIPPED = 'Norm of the gradient, before clipping'
 PANELS = 3  # Pairs of turns drawn; later ones are in the table of numbers.
 
 
@@ -42,7 +43,7 @@ def pairs(turns: int) -> range:
 
 def accuracy(run: Run) -> Figure:
   """Returns the share of right attempts, per turn."""
-  figure = style.figure(4.2, 'Right answers in training, attempt by attempt')
+  figure = style.figure(4.2, 'Right answers in training (sampled)')
   axes = figure.subplots()
   for turn in range(1, run.turns_trained + 1):
     _curve(axes, run, f'accuracy_t{turn}', turn, words.attempt(turn))
@@ -51,14 +52,14 @@ def accuracy(run: Run) -> Figure:
   _steps(axes, run)
   style.percent_axis(axes, 1)
   axes.set_ylabel('right answers')
-  style.legend_above(axes, 4, LIFT)
+  style.legend_above(axes, 3, LIFT)
   return figure
 
 
 def transitions(run: Run) -> Figure:
   """Returns what became of each attempt in the next, stacked to 100 %."""
   turns = pairs(run.turns_trained)
-  title = 'What the next attempt does to an answer, in training'
+  title = 'What the next attempt does to an answer (sampled)'
   figure = style.figure(1.2 + 2.8 * len(turns), title)
   grid = figure.subplots(len(turns), squeeze=False)[:, 0]
   for axes, turn in zip(grid, turns, strict=True):
@@ -73,7 +74,7 @@ def transitions(run: Run) -> Figure:
 
 def changes(run: Run) -> Figure:
   """Returns how often an answer differs from the one before."""
-  title = 'How often the next attempt gives another answer'
+  title = 'How often the next attempt changes the answer (sampled)'
   figure = style.figure(3.4, title)
   axes = figure.subplots()
   for turn in range(2, run.turns_trained + 1):
@@ -84,7 +85,7 @@ def changes(run: Run) -> Figure:
   _steps(axes, run)
   style.percent_axis(axes, None)
   axes.set_ylabel('answers changed')
-  style.legend_above(axes, 4, LIFT)
+  style.legend_above(axes, 3, LIFT)
   return figure
 
 
@@ -98,7 +99,7 @@ def distance(run: Run) -> Figure:
   _steps(axes, run)
   axes.axhline(0, color=style.QUIET, linewidth=0.8)
   axes.set_ylabel('KL, nats per attempt')
-  style.legend_above(axes, 4, LIFT)
+  style.legend_above(axes, 3, LIFT)
   return figure
 
 
@@ -109,16 +110,22 @@ def health(run: Run) -> Figure:
     'Entropy, nats per token': [(f'entropy_t{t}', t) for t in turns],
     'Groups without a signal': [(f'flat_groups_t{t}', t) for t in turns],
     'Attempts cut off': [(f'truncated_t{t}', t) for t in turns],
-    'Norm of the gradient': [('grad_norm', None)],
+    CLIPPED: [('grad_norm', None)],
     'Sampling and scoring apart, nats': [('logp_gap_mean', None)],
-    'Weight that holds attempt 1, β2': [('beta2', None)],
   }
-  figure = style.figure(4.8, 'Is the training healthy?')
-  grid = figure.subplots(2, 3).ravel()
-  for axes, (title, names) in zip(grid, panels.items(), strict=True):
+  if _moves(run, 'beta2'):
+    panels['Weight that holds attempt 1, β2'] = [('beta2', None)]
+  rows = -(-len(panels) // 2)
+  figure = style.figure(1.2 + 1.9 * rows, 'Is the training healthy?')
+  grid = figure.subplots(rows, 2).ravel()
+  for axes in grid[len(panels) :]:
+    axes.set_axis_off()
+  for axes, (title, names) in zip(grid, panels.items(), strict=False):
     axes.set_title(title, fontsize=9.5)
     for name, turn in names:
       _curve(axes, run, name, turn, words.attempt(turn) if turn else '_')
+    if title == CLIPPED:
+      _clip_line(axes, run)
     _small(axes, run)
   handles, labels = grid[0].get_legend_handles_labels()
   figure.legend(
@@ -132,7 +139,7 @@ def seconds(run: Run) -> Figure:
   """Returns where the time of a step goes, one bar per stage."""
   stages = list(dict.fromkeys(part.stage for part in run.segments))
   title = 'Where the time of a training step goes'
-  figure = style.figure(1.6 + 0.45 * len(stages), title)
+  figure = style.figure(1.8 + 0.45 * len(stages), title)
   axes = figure.subplots()
   for position, stage in enumerate(stages):
     _phases(axes, position, run, stage)
@@ -141,7 +148,7 @@ def seconds(run: Run) -> Figure:
   axes.grid(False)
   axes.grid(True, axis='x')
   axes.set_xlabel('seconds per step (median)')
-  style.legend_above(axes, 4, 0)
+  style.legend_above(axes, 2, 0)
   return figure
 
 
@@ -152,6 +159,31 @@ def speed(run: Run) -> str:
   if np.isnan(rates).all():
     return ''
   return f' In all, {np.nanmedian(rates):,.0f} tokens per second.'
+
+
+def _moves(run: Run, name: str) -> bool:
+  """Returns whether a metric has taken two values."""
+  series = [part.series(name) for part in run.segments]
+  known = np.concatenate([np.zeros(0), *series])
+  return len(np.unique(known[~np.isnan(known)])) > 1
+
+
+def _clip_line(axes: Axes, run: Run) -> None:
+  """Draws the norm to which a larger gradient is cut."""
+  limit = run.settings.get('optimizer.clip_norm', 0)
+  if not axes.lines or not isinstance(limit, int | float) or limit <= 0:
+    return
+  axes.axhline(limit, color=style.VERMILLION, linewidth=1.2, dashes=(2, 1.5))
+  axes.annotate(
+    f'clipped to {limit:g}',
+    (0.99, limit),
+    (0, 2),
+    xycoords=('axes fraction', 'data'),
+    textcoords='offset points',
+    ha='right',
+    fontsize=8.5,
+    color=style.VERMILLION,
+  )
 
 
 def _small(axes: Axes, run: Run) -> None:
@@ -165,7 +197,7 @@ def _small(axes: Axes, run: Run) -> None:
   _boundaries(axes, run)
   axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
   axes.yaxis.set_major_locator(MaxNLocator(4))
-  axes.yaxis.set_major_formatter(lambda y, _: f'{y:.3g}')
+  axes.yaxis.set_major_formatter(lambda y, _: f'{y + 0.0:.3g}')
 
 
 def _curve(
@@ -196,7 +228,13 @@ def _checks(axes: Axes, run: Run, name: str, turn: int) -> None:
 
 def _name_checks(axes: Axes, run: Run, name: str) -> None:
   if has(run, name):
-    axes.plot([], [], color=style.QUIET, label='held-out problems', **CHECK)
+    axes.plot([], [], color=style.QUIET, label=_checked(run), **CHECK)
+
+
+def _checked(run: Run) -> str:
+  """Returns the name of the checks during training."""
+  heat = run.settings.get('eval.temperature', 0)
+  return f'held-out, temperature {heat}' if heat else 'held-out (greedy)'
 
 
 def _stack(axes: Axes, run: Run, turn: int) -> None:

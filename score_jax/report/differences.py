@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 from score_jax import evaluation
 
-# A word keeps the space behind it, and a sign its repetitions: alone they would
-# match everywhere.
-WORD = re.compile(r'\s+|\d+\s*|[^\W\d]+\s*|(?P<sign>[^\w\s])(?P=sign)*\s*')
+# A word keeps the blanks behind it, and a sign its repetitions: alone they would
+# match everywhere. A line's end stays by itself, for programs change by lines.
+WORD = re.compile(
+  r'\n|[^\S\n]+|(?:\d+|[^\W\d]+|(?P<sign>[^\w\s])(?P=sign)*)[^\S\n]*'
+)
 SHORT = 64  # Characters of a word that is still compared letter by letter.
 
 

@@ -154,9 +154,18 @@ def _turns(row: Row, notes: Sequence[str] | None) -> str:
 
 
 def _credits(sample: Sample) -> list[str]:
+  known = {
+    'reward': sample.reward,
+    'paid': sample.paid,
+    'advantage': sample.advantage,
+  }
   return [
-    f'reward {reward:+.2f}, advantage {advantage:+.2f}'
-    for reward, advantage in zip(sample.reward, sample.advantage, strict=True)
+    ', '.join(
+      f'{name} {words.signed(numbers[turn])}'
+      for name, numbers in known.items()
+      if numbers
+    )
+    for turn in range(len(sample.reward))
   ]
 
 

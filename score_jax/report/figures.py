@@ -17,24 +17,26 @@ from score_jax.report.style import Picture
 BARS = 3  # Turns that fit as bars side by side; more are drawn as lines.
 BINS = 20
 CAPTIONS = {
-  'accuracy': 'Test problems, answered greedily. Whiskers are 95 % intervals. '
-  'Below each group: what looking again has gained.',
+  'accuracy': 'Test problems. Whiskers: 95 % intervals by bootstrap over '
+  'problems. Below each group: what looking again has gained, Δ.',
   'transitions': 'Test problems. Blue and green together are the answers that '
   'are right in the end; grey and red are wrong in the end.',
   'training_accuracy': 'Thin: each step. Thick: its moving average. Training '
-  'draws attempts at random, so it is right less often than the greedy checks '
-  'on held-out problems (dots).',
+  'samples its attempts, so it is right less often than the checks on held-out '
+  'problems (dots), which take the most probable token.',
   'training_transitions': 'The four shares add up to 100 %. Fixing must grow '
   'without breaking.',
   'training_changes': 'A model that stops changing its answers has stopped '
-  'correcting itself, even while its accuracy rises.',
+  'correcting itself, even while its accuracy rises: this is how training that '
+  'pays for both attempts alike collapses.',
   'training_kl': 'KL divergence from the untrained model. Stage I is to move '
   'later attempts and to hold the first one near zero.',
   'edits': 'Characters inserted and deleted, divided by the characters of both '
   'texts.',
   'health': 'Worth a look when they move: an entropy that falls to nothing, '
   'groups whose samples all earn the same, attempts cut off at the length '
-  'limit, or a gap between the probabilities of sampling and of scoring.',
+  'limit, or a gap between the probabilities of sampling and of scoring. A '
+  'gradient above the dashed line is shortened to it.',
   'seconds': 'Medians over the steps of each stage.',
 }
 SAME = -0.2  # Where the bar of unchanged texts stands, left of 0.
@@ -179,7 +181,7 @@ def _gain(summary: dict, turns: int) -> str:
   first, last = (files.value(summary, f'accuracy_t{t}') for t in (1, turns))
   if np.isnan(last - first):
     return ''
-  return f'looking again: {words.percent(last - first, signed=True)} points'
+  return f'Δ {words.percent(last - first, signed=True)} points'
 
 
 def _lines(axes: Axes, run: Run) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from score_jax import config as config_lib
 
 OUTCOMES = ('right', 'wrong', 'unparsed', 'timeout', 'error')
+ANEW = ' Delete it, and the command of the run evaluates anew.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,7 @@ def read(workdir: pathlib.Path) -> Run:
   """
   notes: list[str] = []
   config = _read_json(workdir / 'config.json', notes)
-  summaries = _read_json(workdir / 'eval.json', notes)
+  summaries = _read_json(workdir / 'eval.json', notes, ANEW)
   summaries = {k: v for k, v in summaries.items() if isinstance(v, dict)}
   paths = sorted((workdir / 'evaluations').glob('*.jsonl'))
   rows = {p.stem: _read_rows(p, workdir, notes) for p in paths}
@@ -162,7 +163,9 @@ def _number(x: Any) -> float:
   return float(x) if usable else math.nan
 
 
-def _read_json(path: pathlib.Path, notes: list[str]) -> dict[str, Any]:
+def _read_json(
+  path: pathlib.Path, notes: list[str], remedy: str = ''
+) -> dict[str, Any]:
   if not path.exists():
     return {}
   try:
@@ -170,7 +173,9 @@ def _read_json(path: pathlib.Path, notes: list[str]) -> dict[str, Any]:
   except (ValueError, RecursionError):
     content = None
   if not isinstance(content, dict):
-    notes.append(f'{path.name} is not a JSON object and was left out.')
+    notes.append(
+      f'{path.name} is damaged (no JSON object) and was left out.{remedy}'
+    )
     return {}
   return content
 

@@ -9,6 +9,7 @@ from score_jax.report import examples, files, tables, words
 from score_jax.report.files import Run
 from score_jax.report.markup import escape
 from score_jax.report.style import Picture
+from score_jax.tasks.about import about
 
 PAPER = 'https://arxiv.org/abs/2409.12917'
 
@@ -44,9 +45,9 @@ GLOSSARY = {
   'Edit-distance ratio': 'Characters inserted and deleted from one attempt to '
   'the next, divided by the characters of both: 0 for a copy, 1 for nothing '
   'in common.',
-  '95 % interval': 'Where the number would lie in 95 of 100 repetitions with '
-  'other problems of the same kind. It does not cover what another training '
-  'run would give.',
+  '95 % interval': 'By bootstrap over problems: where the number would lie in '
+  '95 of 100 repetitions with other problems of the same kind. It does not '
+  'cover what another training run would give.',
   'Greedy': 'The model always writes its most probable next token, so the '
   'same problem gets the same answer. Training draws tokens at random.',
   'KL divergence': 'How far the probabilities of the trained model have moved '
@@ -55,8 +56,17 @@ GLOSSARY = {
   'continuation is left to it.',
   'Group without a signal': 'Samples of one problem are compared with each '
   'other. Where all earn the same, there is nothing to learn from.',
-  'Advantage': 'The reward of a sample less the mean of the other samples of '
-  'its problem. Training makes what has a positive one more probable.',
+  'Reward, paid': 'The reward is what the checker says of an attempt, 1 if it '
+  'is right. What the attempt is paid follows from it: in Stage I, first '
+  'attempts are paid nothing; in Stage II, second ones are paid the bonus α for '
+  'progress on top, or lose it for a step back. From both, the KL divergence '
+  'is taken off, by its weight β.',
+  'Advantage': 'What an attempt is paid, less the mean of what the other samples '
+  'of its problem are paid. Training makes what has a positive one more '
+  'probable. As it follows from the pay and not from the reward, an attempt '
+  'with reward 0 can have an advantage of several points.',
+  'Sampled': 'Drawn at random, token by token, as training does; evaluations are '
+  'greedy unless they say otherwise.',
 }
 
 SECTIONS = {
@@ -111,35 +121,60 @@ def headline(run: Run) -> str:
   if 'base' not in run.summaries or run.trained is None:
     return _headline_without_training(run)
   before, after = run.summaries['base'], run.summaries[run.trained]
-  stage = words.checkpoint_inside(run.trained)
+  last = _turns(after)[-1]
+  name = f'accuracy_t{last}'
+  old, new = _percent(before, name), _percent(after, name)
+  attempts = f'{words.ordinal(last)} attempts'
+  if old == new:
+    return f'Training left {attempts} at {new} right'
+  rises = files.value(after, name) > files.value(before, name)
+  verb = 'raised' if rises else 'lowered'
+  return f'Training {verb} {attempts} from {old} to {new} right'
+
+
+def lead(run: Run) -> str:
+  """Returns what the headline rests on, in one or two sentences of text."""
+  if 'base' not in run.summaries or run.trained is None:
+    return ''
+  before, after = run.summaries['base'], run.summaries[run.trained]
+  end = words.suffix(_turns(after)[-1])
+  fixed, broken = (f'delta_{way}{end}' for way in ('i_to_c', 'c_to_i'))
   return (
-    f'Before training, looking again fixed {_percent(before, "delta_i_to_c")} '
-    f'of the answers and broke {_percent(before, "delta_c_to_i")}; {stage} it '
-    f'fixes {_percent(after, "delta_i_to_c")} and breaks '
-    f'{_percent(after, "delta_c_to_i")}: {_accuracies(after)}.'
+    f'{words.checkpoint(run.trained)}, looking again fixes '
+    f'{_percent(after, fixed)} of all answers and breaks '
+    f'{_percent(after, broken)}; before training, it fixed '
+    f'{_percent(before, fixed)} and broke {_percent(before, broken)}. '
+    f'First attempts are {_percent(after, "accuracy_t1")} right; before '
+    f'training, {_percent(before, "accuracy_t1")} were.'
   )
 
 
 def _headline_without_training(run: Run) -> str:
   if run.summaries:
     name, summary = list(run.summaries.items())[-1]
-    return f'{words.checkpoint(name)}, {_accuracies(summary)}.'
+    return f'{words.checkpoint(name)}, {_accuracies(summary)}'
   if run.segments:
     part = run.segments[-1]
     step = part.steps[-1]['step']
     return (
       f'Training has reached step {step} of {words.stage(part.stage)}; no '
-      'evaluation has been written yet.'
+      'evaluation has been written yet'
     )
-  return 'This run has written nothing yet.'
+  return 'This run has written nothing yet'
 
 
-def _accuracies(summary: dict) -> str:
+def _turns(summary: dict) -> list[int]:
+  """Returns the attempts that a summary counts, or the first two."""
   turns = [
     t
     for t in range(1, len(words.ORDINALS))
     if not math.isnan(files.value(summary, f'accuracy_t{t}'))
   ]
+  return turns or [1, 2]
+
+
+def _accuracies(summary: dict) -> str:
+  turns = _turns(summary)
   told = turns if len(turns) <= 3 else [*turns[:2], turns[-1]]
   return ', '.join(
     f'{words.ordinal(t)} attempts {"are " if t == told[0] else ""}'
@@ -154,10 +189,21 @@ def _percent(summary: dict, name: str) -> str:
 
 def _opening(run: Run, pictures: dict[str, Picture]) -> str:
   return (
-    f'<h1>{escape(headline(run))}</h1>{_notes(run)}'
-    f'<div class="opening"><div>{WHAT}</div>'
+    f'<h1>{escape(headline(run))}</h1>{_paragraph("lead", lead(run))}'
+    f'{_notes(run)}<div class="opening"><div>{WHAT}{_task(run)}</div>'
     f'{_figure(pictures, "accuracy")}</div>{examples.flow(run)}'
   )
+
+
+def _task(run: Run) -> str:
+  """Returns what the model had to do, '' for a task that only its user knows."""
+  name = str(run.settings.get('task.name', ''))
+  text = about(name)
+  return f'<p><b>The task, {escape(name)}.</b> {escape(text)}</p>' * bool(text)
+
+
+def _paragraph(kind: str, text: str) -> str:
+  return f'<p class="{kind}">{escape(text)}</p>' * bool(text)
 
 
 def _notes(run: Run) -> str:
@@ -177,9 +223,11 @@ def _numbers(run: Run, pictures: dict[str, Picture]) -> str:
     'numbers',
     tables.basis(run),
     tables.numbers(run),
+    tables.smaller_gain(run),
     tables.verdict(run),
     _figure(pictures, 'transitions'),
-    tables.difficulties(run),
+    tables.shares(run, 'difficulty', 'Right answers by difficulty'),
+    tables.shares(run, 'task', 'Right answers by task'),
   )
 
 
@@ -202,8 +250,11 @@ def _training(run: Run, pictures: dict[str, Picture]) -> str:
   )
   return _section(
     'training',
-    f'<p>Steps so far: {spans}.</p>',
-    *(_figure(pictures, name) for name in drawn),
+    f'<p>Steps so far: {spans}. Attempts of training are sampled, so these '
+    f'rates differ from those above, which were answered {tables.manner(run)}.'
+    '</p>',
+    f'<div class="figures">{"".join(_figure(pictures, n) for n in drawn)}</div>',
+    tables.verdicts(run),
   )
 
 
@@ -212,15 +263,17 @@ def _examples(run: Run, pictures: dict[str, Picture]) -> str:
     return _section('examples', '<p>No attempts have been written yet.</p>')
   training = (
     '<details><summary>Trajectories from training, with what each attempt '
-    f'earned</summary><div class="cards short">{examples.samples(run)}</div>'
-    '</details>'
+    'earned</summary><p>The <a href="#glossary">glossary</a> says how pay and '
+    'advantage follow from a reward.</p>'
+    f'<div class="cards short">{examples.samples(run)}</div></details>'
   )
   return _section(
     'examples',
     '<p>These are the first test problems of each kind in the order of the '
     'test set, not chosen by hand. In each attempt, <del>struck words</del> '
     'are gone from the next one and <ins>underlined words</ins> were not in '
-    'the one before.</p>',
+    'the one before. <code>python -m score_jax.viewer WORKDIR</code> makes a '
+    'page of all of them, to filter and to search.</p>',
     examples.groups(run),
     _figure(pictures, 'edits'),
     training if run.samples else '',

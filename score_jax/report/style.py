@@ -41,7 +41,7 @@ TRANSITIONS = {
   'still': ('wrong, stays wrong', '#D9DCE0', ''),
 }
 
-WIDTH = 8.0  # Inches.
+WIDTH = 6.4  # Inches.
 LOOK = {
   'axes.axisbelow': True,
   'axes.edgecolor': QUIET,
@@ -140,7 +140,7 @@ def picture(name: str, caption: str, draw: Callable[[], Figure]) -> Picture:
     png, svg = io.BytesIO(), io.StringIO()
     nothing = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
     drawn.savefig(svg, format='svg', metadata=nothing)
-    drawn.savefig(png, format='png', dpi=160, metadata={'Software': None})
+    drawn.savefig(png, format='png', dpi=200, metadata={'Software': None})
   title = html.escape(drawn.get_suptitle())
   inline = _inline(svg.getvalue(), name, title)
   return Picture(name, caption, png.getvalue(), inline)

@@ -91,12 +91,24 @@ def percent(fraction: float, signed: bool = False) -> str:
   return f'{rounded:.1f}{SPACE}%'
 
 
+def points(fraction: float, signed: bool = False) -> str:
+  """Returns '58.1' for 0.581: `percent` without its unit, for tables."""
+  return percent(fraction, signed).removesuffix(f'{SPACE}%')
+
+
 def between(low: float, high: float, signed: bool = False) -> str:
   """Returns '55.9 to 60.2' for an interval of fractions, '' without one."""
   if math.isnan(low) or math.isnan(high):
     return ''
-  ends = (percent(x, signed).removesuffix(f'{SPACE}%') for x in (low, high))
+  ends = (points(x, signed) for x in (low, high))
   return f'{SPACE}to{SPACE}'.join(ends)
+
+
+def signed(x: float) -> str:
+  """Returns '+0.25' or '−0.25', and '0.00' for whatever rounds to nothing."""
+  rounded = round(x, 2) + 0.0
+  text = f'{rounded:+.2f}' if rounded else '0.00'
+  return text.replace('-', '−')
 
 
 def probability(p: float) -> str:

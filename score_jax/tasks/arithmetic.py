@@ -15,9 +15,10 @@ import numpy as np
 
 from score_jax.graders import exact
 from score_jax.problem import Problem, Verdict
+from score_jax.tasks import wording
 
 DIGITS = 3
-INSTRUCTION = '\nThere may be an error. If so, correct it:\n'
+INSTRUCTION = wording.ARITHMETIC_INSTRUCTION
 SPLITS = {
   'test': (0, 5_000),
   'validation': (5_000, 10_000),
@@ -56,29 +57,6 @@ def columns(split: str) -> dict[str, np.ndarray]:
     'difficulty': np.full(len(number), ''),
     'attempt': np.full(len(number), ''),
   }
-
-
-def register() -> None:
-  """Adds the task to seqio's registry."""
-  import seqio
-  import tensorflow as tf
-
-  def dataset(split, shuffle_files, seed=None):
-    del shuffle_files, seed  # One source; order is the reader's.
-    return tf.data.Dataset.from_tensor_slices(columns(split))
-
-  text = seqio.Feature(
-    seqio.PassThroughVocabulary(size=0),
-    add_eos=False,
-    dtype=tf.string,
-    rank=0,
-  )
-  seqio.TaskRegistry.add(
-    'arithmetic',
-    source=seqio.FunctionDataSource(dataset, splits=tuple(SPLITS)),
-    preprocessors=[],
-    output_features=dict.fromkeys(('prompt', 'reference'), text),
-  )
 
 
 def grade(problem: Problem, text: str) -> Verdict:

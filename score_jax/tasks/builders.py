@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+import socket
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 # Read when TFDS looks for its own store on the net, which is not asked.
 os.environ.setdefault('NO_GCE_CHECK', 'true')
@@ -50,9 +53,9 @@ class ScoreJax(tfds.core.GeneratorBasedBuilder):
   name = NAME
   VERSION = tfds.core.Version(VERSION)
   # No checksums are registered; TFDS would look for a file of them.
-  url_infos = {}  # noqa: RUF012
+  url_infos: ClassVar = {}
   MANUAL_DOWNLOAD_INSTRUCTIONS = 'See published.wanted of each data set.'
-  BUILDER_CONFIGS = [  # noqa: RUF012
+  BUILDER_CONFIGS: ClassVar = [
     tfds.core.BuilderConfig(name=source.name, description=source.about)
     for source in SOURCES.values()
   ]
@@ -93,11 +96,25 @@ def _files(
     # TFDS's own, which need not be there, nor hold this data set.
     layout = source.layouts[0]
   urls = {key: file.url for key, file in layout.files.items()}
+  _check_network(urls.values())
   downloaded = dl_manager.download(urls)
   return layout, {
     key: _with_suffix(pathlib.Path(path), urls[key])
     for key, path in downloaded.items()
   }
+
+
+def _check_network(urls: Iterable[str]) -> None:
+  """Refuses hosts that have no address: TFDS tries for minutes, and is loud.
+
+  Raises:
+    OSError: if a host cannot be found.
+  """
+  for host in {urllib.parse.urlsplit(url).hostname for url in urls} - {None}:
+    try:
+      socket.getaddrinfo(host, None)
+    except OSError as error:
+      raise OSError(f'{host} cannot be found: {error}') from error
 
 
 def _with_suffix(path: pathlib.Path, url: str) -> pathlib.Path:
@@ -136,9 +153,7 @@ def prepare(name: str, manual_dir: str, data_dir: str) -> None:
   bar = tfds.display_progress_bar
   bar(False)
   try:
-    builder.download_and_prepare(
-      download_config=config, file_format='tfrecord'
-    )
+    builder.download_and_prepare(download_config=config, file_format='tfrecord')
   except ConfigError:
     raise
   except Exception as error:  # Whatever a network or a disk may say.
@@ -149,10 +164,22 @@ def prepare(name: str, manual_dir: str, data_dir: str) -> None:
     bar(True)
 
 
+def folder(data_dir: str) -> str | None:
+  """Returns where TFDS keeps what it prepared; None = as TFDS does."""
+  return str(pathlib.Path(data_dir).expanduser()) if data_dir else None
+
+
+def read_split(name: str, data_dir: str, split: str) -> list[Problem]:
+  """Returns the problems of a split of a data set that was prepared."""
+  found = tfds.as_numpy(_builder(name, data_dir).as_dataset(split=split))
+  return [
+    Problem(**{field: row[field].decode() for field in FIELDS}) for row in found
+  ]
+
+
 def _builder(name: str, data_dir: str) -> ScoreJax:
-  where = str(pathlib.Path(data_dir).expanduser()) if data_dir else None
   try:
-    return ScoreJax(config=name, data_dir=where)
+    return ScoreJax(config=name, data_dir=folder(data_dir))
   except Exception as error:  # What was prepared is looked into at once.
     raise ConfigError(
       f'task.data_dir={data_dir!r}: what TFDS prepared of {name} is damaged '

@@ -88,9 +88,7 @@ def _math_from_folders(paths: Paths) -> published.Splits:
       name = f'{part}/{path.parent.name}/{path.name}'
       problems[name] = _math_problem(name, rows.read_object(path))
   by_text = {p.prompt.strip(): name for name, p in problems.items()}
-  chosen = [
-    _listed(row, problems, by_text) for row in rows.read(paths['list'])
-  ]
+  chosen = [_listed(row, problems, by_text) for row in rows.read(paths['list'])]
   test = set(chosen)
   return _math_splits(
     [p for name, p in problems.items() if name not in test],
@@ -230,7 +228,8 @@ AIME24 = Source(
             'aime24.jsonl',
             'aime24.json',
           ),
-          _HUB + 'Maxwell-Jia/AIME_2024/resolve/main/aime_2024_problems.parquet',
+          _HUB
+          + 'Maxwell-Jia/AIME_2024/resolve/main/aime_2024_problems.parquet',
         )
       },
       _aime,

@@ -110,11 +110,7 @@ MBPP_SANITIZED = Source(
   about='The part of MBPP that was verified by hand, in the same splits.',
   layouts=(
     Layout(
-      {
-        'all': File(
-          ('sanitized-mbpp.json',), _GOOGLE + 'sanitized-mbpp.json'
-        )
-      },
+      {'all': File(('sanitized-mbpp.json',), _GOOGLE + 'sanitized-mbpp.json')},
       _mbpp,
     ),
   ),
@@ -130,9 +126,7 @@ MBPP_PLUS = Source(
       {
         'all': File(
           ('MbppPlus-OriginFmt.jsonl.gz', 'MbppPlus-OriginFmt.jsonl'),
-          _EVALPLUS.format(
-            'mbppplus', 'v0.2.0', 'MbppPlus-OriginFmt.jsonl.gz'
-          ),
+          _EVALPLUS.format('mbppplus', 'v0.2.0', 'MbppPlus-OriginFmt.jsonl.gz'),
         )
       },
       _mbpp,

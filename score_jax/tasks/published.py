@@ -115,9 +115,7 @@ def _names(paths: Mapping[str, pathlib.Path]) -> str:
   return ', '.join(str(path) for path in paths.values())
 
 
-def _notes(
-  source: Source, ids: Sequence[str], splits: Splits
-) -> list[str]:
+def _notes(source: Source, ids: Sequence[str], splits: Splits) -> list[str]:
   notes = [
     f'{source.name}: {name} is left out: {reason}.'
     for name, reason in source.left_out.items()
@@ -147,6 +145,4 @@ def hold_out(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
 
 def shuffled(problems: Sequence[Problem]) -> list[Problem]:
   """Returns problems in an order that depends on their ids alone."""
-  return sorted(
-    problems, key=lambda p: hashlib.sha256(p.id.encode()).digest()
-  )
+  return sorted(problems, key=lambda p: hashlib.sha256(p.id.encode()).digest())

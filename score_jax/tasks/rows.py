@@ -129,9 +129,7 @@ def read_lines(path: pathlib.Path) -> Iterator[Row]:
   if data.startswith(_UTF16):
     raise fault(path, 1, 'is UTF-16', 'save the file as UTF-8')
   empty = True
-  for number, line in enumerate(
-    data.removeprefix(_BOM).split(b'\n'), start=1
-  ):
+  for number, line in enumerate(data.removeprefix(_BOM).split(b'\n'), start=1):
     if line.strip():
       empty = False
       yield Row(path, number, _object(path, number, line))

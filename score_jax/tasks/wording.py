@@ -19,6 +19,7 @@ from score_jax.problem import Problem
 PROBLEM, EXAMPLES = '{problem}', '{examples}'
 
 PLAIN_PROMPT = PROBLEM
+ARITHMETIC_INSTRUCTION = '\nThere may be an error. If so, correct it:\n'
 
 _BOXED = r'the final answer, written as \boxed{answer}'
 
@@ -47,7 +48,7 @@ HUMANEVAL_PROMPT = (
   '```python\n{problem}```\n\nProgram:\n'
 )
 
-REPAIR_PROMPT = MBPP_PROMPT.replace(EXAMPLES, '')
+TASK_PROMPT = MBPP_PROMPT.replace(EXAMPLES, '')  # Without examples.
 
 # A comment line, for the program goes on with a program.
 CODE_INSTRUCTION = (

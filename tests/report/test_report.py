@@ -3,7 +3,6 @@ import html.parser
 import io
 import itertools
 import json
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from score_jax import config as config_lib
 from score_jax import evaluation
 from score_jax.report import build as build_lib
 from score_jax.report import (
+  curves,
   differences,
   examples,
   files,
@@ -27,6 +27,7 @@ from score_jax.report import (
   words,
 )
 from score_jax.report.build import build
+from score_jax.tasks.about import about
 
 HOSTILE = (
   '<script>alert(1)</script>',
@@ -276,9 +277,13 @@ def test_every_figure_is_a_picture_of_its_own_and_stands_on_the_page(built):
 def test_the_first_sentence_says_what_training_changed(built):
   heading = re.search(r'<h1>(.*?)</h1>', built.read_text())[1]
   assert heading.replace(words.SPACE, ' ') == (
-    'Before training, looking again fixed 0.0 % of the answers and broke '
-    '25.0 %; after Stage II it fixes 25.0 % and breaks 0.0 %: first attempts '
-    'are 50.0 % right, second attempts 75.0 %.'
+    'Training raised second attempts from 25.0 % to 75.0 % right'
+  )
+  lead = re.search(r'<p class="lead">(.*?)</p>', built.read_text())[1]
+  assert lead.replace(words.SPACE, ' ') == (
+    'After Stage II, looking again fixes 25.0 % of all answers and breaks '
+    '0.0 %; before training, it fixed 0.0 % and broke 25.0 %. First attempts '
+    'are 50.0 % right; before training, 50.0 % were.'
   )
 
 
@@ -335,7 +340,9 @@ def test_difficulties_are_counted_apart(run):
     record['difficulty'] = 'easy' if i % 4 == 0 else 'hard'
   for name in ('base', 'stage1', 'stage2'):
     write_lines(path.with_stem(name), records)
-  table = tables.difficulties(files.read(run)).replace(words.SPACE, ' ')
+  run = files.read(run)
+  table = tables.shares(run, 'difficulty', 'By difficulty')
+  table = table.replace(words.SPACE, ' ')
   lines = re.findall(r'<th scope="row">(\w+)</th>(.*?)</tr>', table)
   cells = {k: re.findall(r'<td>(.*?)</td>', v)[:3] for k, v in lines}
   assert cells == {
@@ -347,16 +354,17 @@ def test_difficulties_are_counted_apart(run):
 @pytest.mark.usefixtures('unsaved')
 def test_three_turns_reach_every_part_of_the_report(tmp_path):
   text = build(write_run(tmp_path, turns=3)).read_text()
-  assert 'third attempts 75.0' in text
+  assert 'Training raised third attempts from' in text
   assert 'Third attempt right' in text
   assert 'Broken: second attempt right, third wrong' in text
   assert text.count('<span>Third attempt</span>') > 10
   assert {p.stem for p in (tmp_path / 'plots').iterdir()} == FIGURES
 
 
+@pytest.mark.usefixtures('unsaved')
 def test_ten_turns_are_drawn(tmp_path):
   text = build(write_run(tmp_path, turns=10)).read_text()
-  assert 'tenth attempts 75.0' in text
+  assert 'Training raised tenth attempts from' in text
   assert {p.stem for p in (tmp_path / 'plots').iterdir()} == FIGURES
 
 
@@ -387,14 +395,13 @@ def test_a_run_that_is_still_in_stage_one_says_so(run):
   write_lines(run / 'metrics.jsonl', [step('stage1', n, 2) for n in (1, 2)])
   heading = re.search(r'<h1>(.*?)</h1>', build(run).read_text())[1]
   assert heading.replace(words.SPACE, ' ') == (
-    'Training has reached step 2 of Stage I; no evaluation has been written '
-    'yet.'
+    'Training has reached step 2 of Stage I; no evaluation has been written yet'
   )
 
 
 def test_an_empty_work_directory_gives_a_page_that_claims_nothing(tmp_path):
   text = build(tmp_path).read_text()
-  assert 'This run has written nothing yet.' in text
+  assert 'This run has written nothing yet' in text
   assert '%' not in re.sub(
     r'<style>.*?</style>|<dl>.*?</dl>', '', text, flags=re.S
   )
@@ -448,7 +455,9 @@ def test_an_evaluation_that_is_not_json_is_left_out_and_noted(run, content):
   (run / 'eval.json').write_text(content)
   found = files.read(run)
   assert found.summaries == {}
-  assert found.notes == ('eval.json is not a JSON object and was left out.',)
+  [note] = found.notes
+  assert note.startswith('eval.json is damaged')
+  assert 'Delete it' in note
 
 
 @pytest.mark.parametrize('value', [None, 'many', [], {}, True])
@@ -508,19 +517,124 @@ def test_a_failed_write_leaves_the_old_report_and_no_litter(run, monkeypatch):
   assert after == before
 
 
-def test_the_command_prints_the_report_or_the_directory_it_misses(tmp_path):
-  def call(folder):
+def test_the_command_prints_the_report_or_what_is_wrong(tmp_path):
+  (tmp_path / 'config.json').write_text('{}')
+
+  def call(*arguments):
     return subprocess.run(
-      [sys.executable, '-m', 'score_jax.report', os.fspath(folder)],
+      [sys.executable, '-m', 'score_jax.report', *map(str, arguments)],
       capture_output=True,
       text=True,
     )
 
-  good, bad = call(tmp_path), call(tmp_path / 'nowhere')
-  assert good.stdout.strip() == str(tmp_path / 'report.html')
+  nowhere = tmp_path / 'nowhere'
+  nowhere.mkdir()
+  for named in (tmp_path, f'--workdir={tmp_path}'):
+    assert call(named).stdout.strip() == str(tmp_path / 'report.html')
+  bad = call(nowhere)
   assert bad.returncode == 2
-  assert f'got {tmp_path / "nowhere"}' in bad.stderr
+  assert f'--workdir={nowhere} holds no run' in bad.stderr
   assert 'Traceback' not in bad.stderr
+  assert list(nowhere.iterdir()) == []
+
+
+def test_commands_with_flags_of_one_name_are_imported_together():
+  names = ('report.__main__', 'viewer.__main__', 'export')
+  code = '; '.join(f'import score_jax.{name}' for name in names)
+  subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_what_an_attempt_was_paid_stands_beside_what_it_earned(run):
+  record = row(1, AFTER[1], 2)
+  entry = sample('stage2', 10, record, 2)
+  write_lines(run / 'samples.jsonl', [entry | {'paid': [-0.004, 10.9]}, entry])
+  text = examples.samples(files.read(run))
+  notes = re.findall(r'<span class="label">(reward.*?)</span>', text)
+  assert notes == [
+    'reward 0.00, paid 0.00, advantage +0.25',
+    'reward +11.00, paid +10.90, advantage +0.25',
+    'reward 0.00, advantage +0.25',
+    'reward +11.00, advantage +0.25',
+  ]
+
+
+def test_tokens_that_do_not_fit_each_other_cost_their_line_alone(run):
+  entry = sample('stage2', 10, row(1, AFTER[1], 2), 2)
+  whole = {'tokens': ['a', 'b'], 'turn': [1, 2], 'logp': [0, 0], 'kl': [0, 0]}
+  short = whole | {'kl': [0]}
+  write_lines(run / 'samples.jsonl', [entry | whole, entry | short, entry])
+  found = files.read(run)
+  assert [s.tokens is None for s in found.samples] == [False, True]
+  assert found.samples[0].tokens.text == ('a', 'b')
+  assert '1 of' in found.notes[0]
+
+
+def test_a_setting_that_is_not_the_default_stands_first_with_it(run):
+  config = config_lib.default()
+  with config.unlocked():
+    config.method.alpha = 5.0
+  (run / 'config.json').write_text(config.to_json())
+  text = tables.settings(files.read(run))
+  changed, others = text.split('As by default')
+  assert re.findall('<code>([^<]*)</code>', changed) == ['method.alpha', '5.0']
+  assert '(default: 10.0)' in changed
+  assert 'method.beta1' in others
+  assert 'method.alpha' not in others
+
+
+def test_how_attempts_were_judged_is_told_of_the_end_of_each_stage(run):
+  assert tables.verdicts(files.read(run)) == ''
+  steps = [
+    step('stage1', n, 2)
+    | {'outcome_unparsed_t1': 0.5 if n > 8 else 1.0, 'tests_passed_t2': 0.25}
+    for n in range(1, 11)
+  ]
+  write_lines(run / 'metrics.jsonl', steps)
+  text = tables.verdicts(files.read(run)).replace(words.SPACE, ' ')
+  lines = re.findall(r'row">([^<]*)</th><td>([^<]*)</td>', text)
+  assert lines == [
+    ('First attempt: no answer found', '50.0 %'),
+    ('Second attempt: share of tests passed', '25.0 %'),
+  ]
+
+
+def test_a_smaller_gain_with_more_right_in_the_end_is_explained(run):
+  assert tables.smaller_gain(files.read(run)) == ''
+  summaries = json.loads((run / 'eval.json').read_text())
+  summaries['stage1'] |= {'accuracy_t1': 0.3, 'delta': 0.4, 'accuracy_t2': 0.7}
+  (run / 'eval.json').write_text(json.dumps(summaries))
+  text = tables.smaller_gain(files.read(run))  # Now 0.5, 0.25 and 0.75.
+  assert 'first attempts by 20.0 points' in text
+  assert 'second attempts by 5.0' in text
+
+
+def test_each_checkpoint_names_the_step_it_is_of(run):
+  summaries = json.loads((run / 'eval.json').read_text())
+  for name, number in {'base': 0, 'stage1': 140, 'stage2': 120}.items():
+    summaries[name]['step'] = number
+  (run / 'eval.json').write_text(json.dumps(summaries))
+  head = tables.numbers(files.read(run)).split('</thead>')[0]
+  assert re.findall(r'step \d+', head) == ['step 140', 'step 120']
+
+
+@pytest.mark.parametrize(
+  ('values', 'panels'), [([0.1, 0.1], 5), ([0.1, 0.2], 6)]
+)
+def test_a_weight_that_never_moves_has_no_panel(run, values, panels):
+  steps = [
+    step('stage1', n, 2) | {'beta2': value, 'logp_gap_mean': 0.1}
+    for n, value in enumerate(values, start=1)
+  ]
+  write_lines(run / 'metrics.jsonl', steps)
+  figure = curves.health(files.read(run))
+  assert len([axes for axes in figure.axes if axes.lines]) == panels
+
+
+def test_the_report_tells_what_its_task_is(built):
+  assert 'leading zero' in built.read_text()
+  assert about('math=2,gsm8k=1').count('Each problem') == 2
+  assert about('mbpp_plus') == about('mbpp')
+  assert about('of-my-own') == ''
 
 
 TEXTS = st.lists(st.text('ab 1.\n_²', max_size=70), min_size=1, max_size=4)

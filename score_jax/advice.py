@@ -1,0 +1,276 @@
+"""What would fit, and what looks wrong? Read from a config, nothing run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+
+from ml_collections import ConfigDict
+
+from score_jax import config as config_lib
+from score_jax import estimate, programs
+from score_jax.chips import Slice
+from score_jax.config import ConfigError, REMAT
+from score_jax.estimate import Efficiency, Sizes
+from score_jax.models.transformer import ModelConfig
+from score_jax.programs import Setup
+
+ROOM = 0.9  # Of the memory, that a prediction may take: it errs by 15 %.
+# Table 5 of arXiv:2409.12917.
+_COMMON = {
+  'method.alpha': 10.0,
+  'method.beta1': 0.01,
+  'method.gamma': 0.0,
+  'sampling.temperature': 1.0,
+  'optimizer.name': 'adam',
+  'turns': 2,
+}
+PAPER = {
+  'math': _COMMON
+  | {
+    'method.beta2': 0.1,
+    'optimizer.learning_rate': 5e-6,
+    'train.trajectories': 512,
+  },
+  'mbpp': _COMMON
+  | {
+    'method.beta2': 0.25,
+    'optimizer.learning_rate': 1e-5,
+    'train.trajectories': 128,
+  },
+}
+STEPS = {'math': 3000, 'mbpp': 1500}
+TOKENS = 256  # An attempt that reasons in words rarely fits into less.
+BLOCKS = 16  # More blocks of logits than that reread the table too often.
+
+
+def warnings(setup: Setup, peak: float, memory: float | None) -> list[str]:
+  """Returns what looks wrong, each with its remedy.
+
+  Args:
+    setup: what is planned.
+    peak: bytes that a device needs.
+    memory: bytes that it has; None where no slice is named.
+  """
+  config = setup.config
+  return [
+    *_memory(peak, memory),
+    *_paper(config),
+    *_groups(config),
+    *_lengths(config),
+    *_layout(setup),
+  ]
+
+
+def _memory(peak: float, memory: float | None) -> Iterator[str]:
+  if memory is not None and peak > ROOM * memory:
+    yield (
+      f'the busiest moment takes {peak / memory:.0%} of a device; above '
+      f'{ROOM:.0%} it may not fit: take one of the layouts above'
+    )
+
+
+def _paper(config: ConfigDict) -> Iterator[str]:
+  flat, task = config_lib.flatten(config), config.task.name
+  for name, value in PAPER.get(task, _COMMON).items():
+    if flat[name] != value:
+      yield f'{name}={flat[name]!r}; the paper has {value!r}: set it back'
+  steps = config.train.stage1_steps + config.train.stage2_steps
+  if task in STEPS and steps != STEPS[task]:
+    yield (
+      f'train.stage1_steps + train.stage2_steps = {steps:,}; the paper has '
+      f'{STEPS[task]:,} in all: set them to {STEPS[task] // 2:,} each'
+    )
+
+
+def _groups(config: ConfigDict) -> Iterator[str]:
+  each = config.sampling.first_attempts
+  problems = config.train.trajectories // config_lib.samples_per_problem(config)
+  if each < 4:
+    yield (
+      f'sampling.first_attempts={each}: a baseline of {each - 1} sibling(s) is '
+      'noisy; set it to 4 or more'
+    )
+  if problems < 8:
+    yield (
+      f'{problems} problems in a batch: an update sees little of the task; '
+      'raise train.trajectories or lower sampling.first_attempts'
+    )
+
+
+def _lengths(config: ConfigDict) -> Iterator[str]:
+  lengths = tuple(config.sampling.max_tokens)
+  if config.task.name in STEPS and min(lengths) < TOKENS:
+    yield (
+      f'sampling.max_tokens={lengths}: many answers will be cut off; set it to '
+      f'{TOKENS} or more for each turn'
+    )
+  if len(set(lengths)) > 1 and min(lengths) == lengths[-1]:
+    yield (
+      f'sampling.max_tokens={lengths}: the last attempt has the least room; '
+      'give it as much as the first'
+    )
+
+
+def _layout(setup: Setup) -> Iterator[str]:
+  sizes, model = Sizes(setup), setup.model.config
+  tensor = sizes.mesh['tensor']
+  for name in ('heads', 'kv_heads', 'mlp', 'vocab_size'):
+    size = _size(model, name)
+    if size % tensor:
+      yield (
+        f'mesh.tensor={tensor} does not divide {name}={size}, which is kept '
+        'whole on every device; take a divisor'
+      )
+  blocks = math.ceil(sizes.length / sizes.block)
+  if sizes.gathers and blocks > BLOCKS:
+    rows = setup.config.train.trajectories // setup.config.train.accumulation
+    yield (
+      f'model.logits_chunk={setup.config.model.logits_chunk} is {sizes.block} '
+      f'columns of {rows} rows: the vocabulary is gathered anew for each of '
+      f'{blocks} blocks; set it to {rows * math.ceil(sizes.length / 8):,}'
+    )
+  if setup.config.model.unroll and model.layers > 16:
+    yield (
+      f'model.unroll=True with {model.layers} layers compiles for many '
+      'minutes; set it to False'
+    )
+
+
+def _size(model: ModelConfig, name: str) -> int:
+  """Returns one of the sizes that the tensor axis splits."""
+  return dataclasses.asdict(model)[name]
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+  """Settings that fit, and what they are thought to take."""
+
+  mesh: tuple[int, int, int]
+  remat: str
+  accumulation: int
+  parts: int  # Of a batch when it is sampled.
+  peak: float  # Bytes of a device.
+  seconds: float  # Of a step.
+
+  def settings(self) -> str:
+    """Returns them as the command line has them."""
+    names = ('data', 'fsdp', 'tensor')
+    mesh = ' '.join(
+      f'mesh.{n}={size}' for n, size in zip(names, self.mesh, strict=True)
+    )
+    return (
+      f'{mesh} model.remat={self.remat} '
+      f'train.accumulation={self.accumulation} sampling.parts={self.parts}'
+    )
+
+
+def proposals(
+  setup: Setup, target: Slice, efficiency: Efficiency, devices: int
+) -> list[Proposal]:
+  """Returns the settings that fit a slice, the fastest first.
+
+  Args:
+    setup: whose model, task and method are kept.
+    target: the slice.
+    efficiency: for the seconds.
+    devices: of the slice.
+  """
+  room = ROOM * target.chip.memory
+  found = []
+  for mesh in _meshes(setup, devices):
+    sampled = _first_fit(setup, mesh, room, _sampler_changes(setup))
+    if sampled is None:
+      continue
+    parts = sampled.config.sampling.parts
+    for remat in REMAT:
+      changes = _update_changes(setup, remat, parts)
+      fit = _first_fit(setup, mesh, room, changes)
+      if fit is not None:
+        found.append(_proposal(fit, mesh, target, efficiency))
+  return sorted(found, key=lambda p: p.seconds)
+
+
+def _meshes(setup: Setup, devices: int) -> Iterator[tuple[int, int, int]]:
+  heads = setup.model.config.kv_heads
+  for tensor in (1, 2, 4, 8):
+    if devices % tensor == 0 and heads % tensor == 0:
+      yield 1, devices // tensor, tensor
+
+
+def _sampler_changes(setup: Setup) -> Iterator[dict]:
+  each = config_lib.samples_per_problem(setup.config)
+  for parts in _divisors(setup.config.train.trajectories // each):
+    yield {'sampling.parts': parts}
+
+
+def _update_changes(setup: Setup, remat: str, parts: int) -> Iterator[dict]:
+  each = config_lib.samples_per_problem(setup.config)
+  for accumulation in _divisors(setup.config.train.trajectories // each):
+    yield {
+      'sampling.parts': parts,
+      'train.accumulation': accumulation,
+      'model.remat': remat,
+    }
+
+
+def _divisors(number: int) -> list[int]:
+  return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _first_fit(
+  setup: Setup,
+  mesh: tuple[int, int, int],
+  room: float,
+  changes: Iterable[dict],
+) -> Setup | None:
+  """Returns the first of some changes that is allowed and fits, or None."""
+  for change in changes:
+    config = setup.config.copy_and_resolve_references()
+    with config.unlocked():
+      config.mesh.data, config.mesh.fsdp, config.mesh.tensor = mesh
+      config.update_from_flattened_dict(change)
+    try:
+      config_lib.check(config, math.prod(mesh))
+    except ConfigError:
+      continue
+    own = programs.setup(
+      config,
+      setup.model.config,
+      programs.abstract_mesh(mesh),
+      setup.instruction,
+    )
+    alone = 'train.accumulation' not in change
+    if peak(own, alone) <= room:
+      return own
+  return None
+
+
+def peak(setup: Setup, sampler_alone: bool = False) -> float:
+  """Returns the bytes of the busiest moment of a step."""
+  moments = [
+    dataclasses.replace(m, parts=m.parts | {'waiting': waiting(setup)})
+    for m in estimate.sampling_moments(setup)
+  ]
+  if not sampler_alone:
+    moments += estimate.update_moments(setup)
+  return estimate.peak(moments).total
+
+
+def waiting(setup: Setup) -> float:
+  """Returns the bytes that stay on a device while it samples, unused."""
+  state, reference, _ = programs.update_program(setup).arguments
+  used = programs.device_bytes(programs.sample_program(setup).kept)
+  return programs.device_bytes((state, reference)) - used
+
+
+def _proposal(setup, mesh, target, efficiency) -> Proposal:
+  return Proposal(
+    mesh,
+    setup.config.model.remat,
+    setup.config.train.accumulation,
+    setup.config.sampling.parts,
+    peak(setup),
+    estimate.step_seconds(setup, target.chip, efficiency),
+  )

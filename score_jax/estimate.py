@@ -1,0 +1,444 @@
+"""How much memory, work and time will a step take? Formulas, nothing measured.
+
+Memory is that of the busiest moment of each program on one device: what stays
+(counted from the very shapes that the programs are called with) and what the
+moment adds. Which arrays live together at a moment was read from programs that
+XLA compiled for TPUs; `docs/plan.md` holds the formulas against the compiler.
+
+Letters: B rows, N problems, L columns, P prompt columns, M tokens of an
+attempt, I tokens of an instruction, D width, F MLP width, V vocabulary,
+H head width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+from jax import numpy as jnp
+
+from score_jax import config as config_lib
+from score_jax.chips import Chip
+from score_jax.programs import (
+  adapter,
+  columns,
+  device_bytes,
+  sample_program,
+  Setup,
+  update_program,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Efficiency:
+  """Shares of the chip's figures that a program reaches; guesses to be set."""
+
+  compute: float = 0.5
+  memory: float = 0.7
+  network: float = 0.6
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What a phase does on one device."""
+
+  flops: float
+  memory: float  # Bytes read from and written to the device's memory.
+  network: float  # Bytes received from other devices.
+
+  def __add__(self, other: Cost) -> Cost:
+    return Cost(
+      self.flops + other.flops,
+      self.memory + other.memory,
+      self.network + other.network,
+    )
+
+  def times(self, count: float) -> Cost:
+    """Returns the cost of doing it so many times."""
+    return Cost(self.flops * count, self.memory * count, self.network * count)
+
+  def seconds(self, chip: Chip, efficiency: Efficiency) -> dict[str, float]:
+    """Returns the seconds that each resource alone would take."""
+    return {
+      'compute': self.flops / chip.flops / efficiency.compute,
+      'memory': self.memory / chip.bandwidth / efficiency.memory,
+      'network': self.network / chip.network / efficiency.network,
+    }
+
+
+FULL = Efficiency(1.0, 1.0, 1.0)  # The roofline: a bound from below.
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+  """What lies in a device's memory at one moment of a program, in bytes."""
+
+  program: str
+  name: str
+  parts: dict[str, float]
+
+  @property
+  def total(self) -> float:
+    """Returns the sum of all parts."""
+    return sum(self.parts.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """The numbers that both the memory and the work follow from, per device."""
+
+  setup: Setup
+
+  @property
+  def mesh(self) -> dict[str, int]:
+    """Returns the sizes of the mesh axes by name."""
+    return dict(self.setup.mesh.shape)
+
+  @property
+  def shards(self) -> int:
+    """Returns into how many parts rows are split."""
+    return self.mesh['data'] * self.mesh['fsdp']
+
+  def split(self, size: int, ways: int) -> int:
+    """Returns a device's part; what does not divide is kept whole."""
+    return size // ways if size % ways == 0 else size
+
+  def tensor(self, size: int) -> int:
+    """Returns a device's part of heads, MLP or vocabulary."""
+    return self.split(size, self.mesh['tensor'])
+
+  @property
+  def act(self) -> int:
+    """Returns the bytes of a number in activations and products."""
+    return jnp.dtype(self.setup.config.model.dtype).itemsize
+
+  @property
+  def casts(self) -> bool:
+    """Returns whether parameters are stored in another type than is used."""
+    c = self.setup.config.model
+    return c.param_dtype != c.dtype
+
+  @functools.cached_property
+  def base(self) -> dict[str, float]:
+    """Returns a device's own elements of 'layers', and of the rest."""
+    layers = _elements(self.setup.base['layers'])
+    return {'layers': layers, 'rest': _elements(self.setup.base) - layers}
+
+  @property
+  def layer(self) -> float:
+    """Returns the elements of one layer, gathered over fsdp."""
+    layers = self.setup.model.config.layers
+    return self.base['layers'] * self.mesh['fsdp'] / layers
+
+  @property
+  def table(self) -> float:
+    """Returns the elements of the vocabulary's table, gathered over fsdp."""
+    c = self.setup.model.config
+    return self.tensor(c.vocab_size) * c.width
+
+  @property
+  def gathers(self) -> bool:
+    """Returns whether parameters are gathered before they are used."""
+    return self.mesh['fsdp'] > 1
+
+  @property
+  def problems(self) -> int:
+    """Returns a device's problems in one call of the sampler."""
+    config = self.setup.config
+    each = config_lib.samples_per_problem(config)
+    whole = config.train.trajectories // each // config.sampling.parts
+    return self.split(whole, self.shards)
+
+  @property
+  def sampled(self) -> int:
+    """Returns a device's rows in one call of the sampler."""
+    config = self.setup.config
+    whole = config.train.trajectories // config.sampling.parts
+    return self.split(whole, self.shards)
+
+  @property
+  def learned(self) -> int:
+    """Returns a device's rows in one part of the update."""
+    train = self.setup.config.train
+    return self.split(train.trajectories // train.accumulation, self.shards)
+
+  @property
+  def slots(self) -> int:
+    """Returns the columns of a row's own cache."""
+    config = self.setup.config
+    return self.length - config.sampling.max_prompt_tokens
+
+  @property
+  def length(self) -> int:
+    """Returns L."""
+    return columns(self.setup.config, self.setup.instruction)
+
+  @property
+  def block(self) -> int:
+    """Returns the columns whose logits exist at once in the update."""
+    config = self.setup.config
+    rows = config.train.trajectories // config.train.accumulation
+    return max(1, min(self.length, config.model.logits_chunk // rows))
+
+  def cache(self, rows: int, slots: int) -> float:
+    """Returns the bytes of keys and values of all layers."""
+    c = self.setup.model.config
+    width = 2 * self.tensor(c.kv_heads) * c.head_dim
+    return c.layers * rows * slots * width * self.act
+
+  def scores(self, rows: int, queries: int, keys: int) -> float:
+    """Returns the bytes of one layer's attention scores, float32."""
+    heads = self.tensor(self.setup.model.config.heads)
+    return rows * heads * queries * keys * 4
+
+  def mlp(self, rows: int, length: int) -> float:
+    """Returns the elements of one layer's widest activation."""
+    return rows * length * self.tensor(self.setup.model.config.mlp)
+
+
+def _elements(tree: Any) -> float:
+  return sum(
+    math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree)
+  )
+
+
+def sampling_moments(setup: Setup) -> list[Moment]:
+  """Returns the moments of the sampler at which its memory may peak."""
+  s, config = Sizes(setup), setup.config
+  model, prompt = setup.model.config, config.sampling.max_prompt_tokens
+  params = sum(s.base.values()) * s.act
+  # A scan over layers reads one cache and writes another.
+  copies = 1 if config.model.unroll else 2
+  common = {
+    'parameters': device_bytes(sample_program(setup).kept),
+    'parameters as used': params if s.casts and not adapter(config) else 0.0,
+    'gathered table': 2 * s.table * s.act if s.gathers else 0.0,
+    'gathered layers': 2 * s.layer * s.act if s.gathers else 0.0,
+    'prompt cache': s.cache(s.problems, prompt),
+  }
+  read = {
+    'attention scores': 2 * s.scores(s.problems, prompt, prompt),
+    'MLP': 3 * s.mlp(s.problems, prompt) * s.act,
+  }
+  queries = setup.instruction + 2
+  keys = s.slots + prompt
+  write = {
+    'own cache': copies * s.cache(s.sampled, s.slots),
+    'logits': 3 * s.sampled * s.tensor(model.vocab_size) * 4,
+    'attention scores': s.scores(s.sampled, queries, keys),
+    'MLP': 3 * s.mlp(s.sampled, queries) * s.act,
+  }
+  return [
+    Moment('sampler', 'reading the prompts', common | read),
+    Moment('sampler', 'writing', common | write),
+  ]
+
+
+def update_moments(setup: Setup) -> list[Moment]:
+  """Returns the moments of the update at which its memory may peak."""
+  s, config = Sizes(setup), setup.config
+  state, reference, batch = update_program(setup).arguments
+  whole = adapter(config) is None
+  gradient = _elements(setup.trained) * 4
+  common = {
+    'policy': device_bytes(state.params),
+    'optimizer': device_bytes(state.opt_state),
+    'reference': device_bytes(reference),
+    'batch': device_bytes(batch),
+    'gradient, summed': gradient if config.train.accumulation > 1 else 0.0,
+    'parameters as used': (
+      sum(s.base.values()) * s.act if s.casts and whole else 0.0
+    ),
+    'saved activations': setup.model.config.layers * _saved(s),
+    'hidden states': 2 * s.learned * s.length * setup.model.config.width * s.act,
+  }
+  return [
+    Moment('update', 'logits, backward', common | _logits(s, whole)),
+    Moment('update', 'a layer, backward', common | _layer(s, gradient, whole)),
+  ]
+
+
+def _saved(s: Sizes) -> float:
+  """Returns the bytes that one layer keeps for the backward pass."""
+  c, remat = s.setup.model.config, s.setup.config.model.remat
+  tokens = s.learned * s.length
+  kept = c.width  # The block's input.
+  if remat != 'block':  # Whatever its products gave.
+    heads = s.tensor(c.heads) + 2 * s.tensor(c.kv_heads)
+    kept += heads * c.head_dim + 2 * c.width + 2 * s.tensor(c.mlp)
+  saved = tokens * kept * s.act
+  if remat == 'none':  # Norms in float32, the gate, and what softmax gave.
+    saved += tokens * (2 * c.width * 4 + 2 * s.tensor(c.mlp) * s.act)
+    saved += s.scores(s.learned, s.length, s.length) * (1 + s.act / 4)
+  return saved
+
+
+def _logits(s: Sizes, whole: bool) -> dict[str, float]:
+  """Returns what the backward pass of one block of logits adds."""
+  c = s.setup.model.config
+  block = s.learned * s.block * s.tensor(c.vocab_size)
+  parts = {'logits': 2 * block * 4}
+  if not whole:
+    return parts | {'gathered table': 2 * s.table * s.act * s.gathers}
+  # The product is summed in float32 over this device's rows, then reduced
+  # over the others', while their gradients of the logits are fetched.
+  split = s.shards > 1
+  return parts | {
+    'gradient of the table': s.table * 4,
+    'the same, reduced': s.table * s.act * split,
+    'logits of other rows': block * s.mesh['fsdp'] * s.act * s.gathers,
+  }
+
+
+def _layer(s: Sizes, gradient: float, whole: bool) -> dict[str, float]:
+  """Returns what the backward pass of one layer adds."""
+  c = s.setup.model.config
+  tokens = s.learned * s.length
+  width = 4 * c.width + 2 * s.tensor(c.heads) * c.head_dim
+  return {
+    'gradient': gradient,
+    'gathered layers': 2 * s.layer * s.act * s.gathers,
+    'gradient of a layer': s.layer * 4 * s.gathers * whole,
+    'attention scores': 3 * s.scores(s.learned, s.length, s.length),
+    'MLP': s.mlp(s.learned, s.length) * (3 * s.act + 4),
+    'other activations': tokens * width * s.act,
+  }
+
+
+def peak(moments: list[Moment]) -> Moment:
+  """Returns the moment that needs the most memory."""
+  return max(moments, key=lambda moment: moment.total)
+
+
+def _pass(s: Sizes, tokens: float, keys: float) -> Cost:
+  """Returns the cost of all layers over a device's tokens, without logits.
+
+  Args:
+    s: sizes.
+    tokens: that a device's rows have.
+    keys: that each of them attends to, masked ones counted.
+  """
+  c = s.setup.model.config
+  weights = s.layer * c.layers
+  heads = s.tensor(c.heads) * c.head_dim
+  inside = 6 * c.width + 4 * heads + 4 * s.tensor(c.mlp)
+  scores = tokens * keys * s.tensor(c.heads) * 4
+  return Cost(
+    2 * tokens * weights + 4 * tokens * keys * heads * c.layers,
+    weights * s.act * (2 if s.gathers else 1)
+    + c.layers * (tokens * inside * s.act + 4 * scores),
+    _received(weights * s.act, s.mesh['fsdp'])
+    + _reduced(2 * c.layers * tokens * c.width * s.act, s.mesh['tensor']),
+  )
+
+
+def _received(size: float, ways: int) -> float:
+  """Returns the bytes that a device receives to gather an array of a size."""
+  return size * (ways - 1) / ways
+
+
+def _reduced(size: float, ways: int) -> float:
+  """Returns the bytes that a device receives to sum arrays of a size."""
+  return 2 * _received(size, ways)
+
+
+def _head(s: Sizes, tokens: float) -> Cost:
+  """Returns the cost of a device's logits, forward."""
+  c = s.setup.model.config
+  logits = tokens * s.tensor(c.vocab_size)
+  return Cost(
+    2 * tokens * s.table,
+    s.table * s.act * (2 if s.gathers else 1) + 3 * logits * 4,
+    _received(s.table * s.act, s.mesh['fsdp']),
+  )
+
+
+def sampling_cost(setup: Setup) -> dict[str, Cost]:
+  """Returns the cost of one step's sampling, at the longest attempts."""
+  s, config = Sizes(setup), setup.config
+  parts, prompt = config.sampling.parts, config.sampling.max_prompt_tokens
+  between = (config.turns - 1) * parts
+  steps = sum(config.sampling.max_tokens) * parts
+  queries = s.sampled * (setup.instruction + 2)
+  keys = s.slots + prompt
+  one = _pass(s, s.sampled, keys) + _head(s, s.sampled)
+  # A scan over layers reads the cache, writes it whole, and reads it again.
+  reads = 1 if config.model.unroll else 3
+  cached = reads * s.cache(s.sampled, s.slots) + s.cache(s.problems, prompt)
+  read = _pass(s, s.problems * prompt, prompt).times(parts)
+  return {
+    'prompts': read + _pass(s, queries, keys).times(between),
+    'attempts': (one + Cost(0, cached, 0)).times(steps),
+  }
+
+
+def update_cost(setup: Setup) -> dict[str, Cost]:
+  """Returns the cost of one update."""
+  s, config = Sizes(setup), setup.config
+  parts, whole = config.train.accumulation, adapter(config) is None
+  tokens = s.learned * s.length
+  forward = _pass(s, tokens, s.length)
+  again = {'none': 0, 'products': 0.3, 'block': 1}[config.model.remat]
+  blocks = math.ceil(s.length / s.block)
+  head = _head(s, s.learned * s.block)
+  gradient = _elements(setup.trained) * 4
+  layers = 3 + again  # The reference's, the policy's, twice that backward.
+  backward = forward.times(layers - 1) if whole else forward.times(1 + again)
+  spread = _reduced(s.layer * setup.model.config.layers * 4 * whole, s.shards)
+  reduced = _table_gradient(s) if whole else Cost(0, 0, 0)
+  moved = 2 * device_bytes(update_program(setup).arguments[0]) + 2 * gradient
+  return {
+    'reference': (forward + head.times(blocks)).times(parts),
+    'policy, forward': (forward + head.times(blocks)).times(parts),
+    'policy, backward': (
+      backward
+      + head.times(2 * blocks)
+      + reduced.times(blocks)
+      + Cost(0, 0, spread / 2)
+    ).times(parts),
+    'optimizer': Cost(10 * gradient / 4, moved, 0),
+  }
+
+
+def _table_gradient(s: Sizes) -> Cost:
+  """Returns the cost of one block's gradient of the table."""
+  c = s.setup.model.config
+  tokens = s.learned * s.block
+  logits = tokens * s.tensor(c.vocab_size) * s.act
+  return Cost(
+    2 * tokens * s.table,
+    s.table * (2 * 4 + 2 * s.act),
+    _reduced(s.table * s.act, s.shards) + logits * (s.mesh['fsdp'] - 1),
+  )
+
+
+def step_cost(setup: Setup) -> dict[str, Cost]:
+  """Returns the cost of each phase of a step."""
+  sampled = {f'sample {k}': v for k, v in sampling_cost(setup).items()}
+  return sampled | update_cost(setup)
+
+
+def step_seconds(setup: Setup, chip: Chip, efficiency: Efficiency) -> float:
+  """Returns the seconds of a step: of each phase, its scarcest resource's.
+
+  Grading is not in it, nor what the host does between the phases.
+  """
+  costs = step_cost(setup).values()
+  return sum(max(c.seconds(chip, efficiency).values()) for c in costs)
+
+
+def evaluation_seconds(
+  setup: Setup, chip: Chip, efficiency: Efficiency
+) -> float:
+  """Returns the seconds that sampling one problem of an evaluation takes."""
+  config = setup.config.copy_and_resolve_references()
+  with config.unlocked():
+    config.train.trajectories = config.eval.batch
+    config.train.accumulation = config.sampling.parts = 1
+    config.sampling.first_attempts = config.sampling.second_attempts = 1
+  costs = sampling_cost(dataclasses.replace(setup, config=config)).values()
+  seconds = sum(max(c.seconds(chip, efficiency).values()) for c in costs)
+  return seconds / config.eval.batch

@@ -1,0 +1,244 @@
+"""A round of supervised training: collect, build, imitate.
+
+    batches of the model before the round ──► traces ──► rows ──► updates
+
+A round samples as many batches as it makes updates, as reinforcement learning
+does. Most are sampled before its first update, and are what it learns from.
+The others are looks: at each checkpoint, a batch of training problems of the
+model as it is then, whose reward decides which checkpoint is the best.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from score_jax import data, learner, phase, rollout, sharding
+from score_jax.job import adapter, Job
+from score_jax.journal import Journal, say
+from score_jax.methods.plan import Round
+from score_jax.methods.traces import Collected, pack, Trace
+from score_jax.phase import TrainingError
+
+FEW = 500  # References whose loss under the model is measured, at most.
+# What the record of a step has beside what the latest look saw.
+OWN = ('stage', 'step', 'loss', 'grad_norm', *phase.SAMPLED)
+OWN_KINDS = ('seconds', 'tokens_per_second', 'validation_')
+
+
+class ImitationRound:
+  """One round under way: its rows, its program, its state, one step of it."""
+
+  def __init__(self, job: Job, plan: Round, start: Callable[[], Any]):
+    """Prepares a round; `start` returns the parameters that it starts from."""
+    self.job, self.plan, self._start = job, plan, start
+    self.offset = phase.offset(job, plan)
+    self.problems = phase.batch_problems(job)
+    self.optimizer = phase.make_optimizer(job, plan.steps)
+    lora, chunk = adapter(job.config), job.config.model.logits_chunk
+    self._reference = None if lora is None else job.base
+    self._update = learner.make_imitation(
+      job.model, self.optimizer, chunk, lora
+    )
+    self._likelihood = jax.jit(learner.make_likelihood(job.model, chunk, lora))
+    every = job.config.checkpoint.every
+    self._looks = sorted({*range(every, plan.steps + 1, every), plan.steps})
+    self._rows: tuple[np.ndarray, np.ndarray] | None = None
+    self._first: dict[str, Any] = {}  # What the collection says of step 1.
+
+  def init(self, params: Any) -> learner.TrainState:
+    """Returns the state before the first update, the traces collected."""
+    self._rows = self._collect(params)
+    return phase.new_state(self.job, self.optimizer, params)
+
+  def abstract(self) -> learner.TrainState:
+    """Returns shapes and layout of the state, to restore it."""
+    return phase.abstract_state(self.job, self.optimizer)
+
+  def score(self, history: list[dict[str, Any]]) -> float:
+    """Returns the newest checkpoint's figure of merit, that of its look."""
+    return history[-1]['reward']
+
+  def step(
+    self, state: learner.TrainState, step: int, journal: Journal
+  ) -> tuple[learner.TrainState, dict[str, Any]]:
+    """Returns the state after one more update, and its metrics."""
+    clock = phase.Clock()
+    state, metrics = self._update(state, self._batch(step), self._reference)
+    metrics = {name: float(x) for name, x in metrics.items()}
+    _check_finite(self.plan, metrics)
+    seconds = {'seconds_update': clock.lap()}
+    before = self._first if not step else journal.history[-1]
+    seen = {k: x for k, x in before.items() if _is_seen(k)}
+    sampled = {k: 0 if step else self._first[k] for k in phase.SAMPLED}
+    if step + 1 in self._looks:
+      number = self._batches() + self._looks.index(step + 1)
+      graded = phase.sample(self.job, state.params, self.offset + number, 0.0)
+      journal.samples(_few(self.job, graded))
+      seen, looked = phase.seen(self.job, graded), phase.sampled(graded)
+      sampled = {k: sampled[k] + looked[k] for k in sampled}
+    seconds['seconds_sample'] = clock.lap()
+    # The first step counts what was collected before the clock ran.
+    speed = sampled['sampled_tokens'] / sum(seconds.values()) if step else 0.0
+    sampled['tokens_per_second'] = speed
+    return state, seen | sampled | metrics | seconds
+
+  def _batches(self) -> int:
+    """Returns how many batches are collected: those that no look takes."""
+    return max(1, self.plan.steps - len(self._looks))
+
+  def _batch(self, step: int) -> learner.Examples:
+    """Returns the rows of an update, in epochs of all rows of the round."""
+    if self._rows is None:
+      self._rows = self._read() or self._collect(self._start())
+    tokens, weight = self._rows
+    config, whole = self.job.config, [data.Part(len(tokens), 1)]
+    index = data.mixed_indices(
+      whole, config.seed, step, config.train.trajectories
+    )
+    return self._put(tokens[index], weight[index])
+
+  def _collect(self, params: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of the round, and keeps them for who resumes it."""
+    job, plan = self.job, self.plan
+    found: list[Trace] = []
+    total = dict.fromkeys(phase.SAMPLED, 0)
+    for batch in range(self._batches()):
+      job.stop.check()
+      graded = phase.sample(job, params, self.offset + batch, 0.0)
+      found += traces_of(job, graded)
+      self._first = phase.seen(job, graded)
+      total = {k: total[k] + x for k, x in phase.sampled(graded).items()}
+    self._first |= total
+    between = tuple(int(i) for i in job.instructions[0])
+    collected = Collected(found, between, self._gold_nats(params))
+    rng = np.random.default_rng([job.config.seed, self.offset])
+    rows = plan.build(collected, rng)
+    say(f'{plan.name}: {len(rows)} rows to imitate, of {len(found)} traces')
+    if not rows:
+      raise TrainingError(
+        f'{plan.name}: method.name={job.config.method.name} found none of '
+        f'{len(found)} traces fit to imitate; give it easier problems, or more '
+        'of them (train.trajectories).'
+      )
+    packed = pack(rows, _columns(job), job.tokenizer.pad)
+    _keep(self._path(), *packed)
+    return packed
+
+  def _path(self) -> pathlib.Path:
+    return self.job.workdir / 'traces' / f'{self.plan.name}.npz'
+
+  def _read(self) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the rows that were kept; None where they are gone or damaged."""
+    try:
+      with np.load(self._path()) as kept:
+        return kept['tokens'], kept['weight']
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+      say(f'{self._path()} cannot be read; its traces are collected again')
+      return None
+
+  def _put(self, tokens: np.ndarray, weight: np.ndarray) -> learner.Examples:
+    mesh = self.job.mesh
+    return learner.Examples(
+      sharding.put_rows(mesh, tokens), sharding.put_rows(mesh, weight)
+    )
+
+  def _gold_nats(self, params: Any) -> float:
+    """Returns -log p per token of references that are not trained on."""
+    job = self.job
+    held = job.validation or job.train
+    # As many rows as an update has, which the mesh divides.
+    rows = job.config.train.trajectories
+    few = held.take(np.arange(rows) % min(FEW, len(held)))
+    gold = [
+      [(few.tokens[i, :n], 0.0), (_gold(job, problem), 1.0)]
+      for i, (n, problem) in enumerate(
+        zip(few.length, few.problems, strict=True)
+      )
+    ]
+    examples = self._put(*pack(gold, _columns(job), job.tokenizer.pad))
+    logp = self._likelihood(params, examples, self._reference)
+    return float(-logp.sum() / examples.weight.sum())
+
+
+def traces_of(job: Job, graded: rollout.Rollout) -> list[Trace]:
+  """Returns the rows of a batch as supervised methods read them."""
+  tokens, logp, span = jax.device_get(
+    (graded.trajectory.tokens, graded.trajectory.logp, graded.trajectory.span)
+  )
+  # What was cut off is no answer to imitate, whatever was found in it.
+  right = graded.right() & ~graded.truncated
+  found = []
+  for row, problem in enumerate(graded.problems):
+    turns = [slice(*span[row, turn]) for turn in (0, 1)]
+    # As the next turn saw them: closed where they were cut off.
+    attempts = [
+      (*tokens[row, turn].tolist(), *[job.tokenizer.close] * int(cut))
+      for turn, cut in zip(turns, graded.truncated[row], strict=True)
+    ]
+    nats = [-logp[row, turn].mean() for turn in turns]
+    found.append(
+      Trace(
+        problem=problem.id,
+        prompt=tuple(tokens[row, : span[row, 0, 0]].tolist()),
+        attempts=tuple(attempts),
+        right=tuple(right[row].tolist()),
+        nats=tuple(float(x) for x in nats),
+        gold=_gold(job, problem),
+      )
+    )
+  return found
+
+
+def _gold(job: Job, problem: Any) -> tuple[int, ...]:
+  return tuple(job.tokenizer.written(problem.reference))
+
+
+def _columns(job: Job) -> int:
+  """Returns the columns that every row of a round fits in.
+
+  A reference may be longer than an attempt may: it then fills the turn of the
+  problems that are longest.
+  """
+  s = job.config.sampling
+  gold = max(len(_gold(job, p)) for p in job.train.problems)
+  # An attempt that was cut off is closed by one token more than its limit.
+  turns = sum(max(limit + 1, gold) for limit in s.max_tokens)
+  return s.max_prompt_tokens + turns + sum(len(i) for i in job.instructions)
+
+
+def _few(job: Job, graded: rollout.Rollout) -> Iterator[dict[str, Any]]:
+  """Gives a few rows of a look, spread over it, for people to read."""
+  count = job.config.log.samples
+  rows = np.linspace(0, len(graded.problems), count, endpoint=False)
+  reward = phase.rewards(job, graded)
+  for row in rows.astype(int):
+    yield graded.record(row) | {'reward': reward[row].tolist()}
+
+
+def _is_seen(name: str) -> bool:
+  """Returns whether a figure of a step is what the latest look saw."""
+  return name not in OWN and not name.startswith(OWN_KINDS)
+
+
+def _check_finite(plan: Round, metrics: dict[str, float]) -> None:
+  if not np.isfinite([metrics['loss'], metrics['grad_norm']]).all():
+    raise TrainingError(
+      f'{plan.name}: an update was not finite; lower optimizer.learning_rate, '
+      'or set optimizer.clip_norm.'
+    )
+
+
+def _keep(path: pathlib.Path, tokens: np.ndarray, weight: np.ndarray) -> None:
+  """Writes the rows of a round, whole or not at all."""
+  path.parent.mkdir(exist_ok=True)
+  temporary = path.with_suffix('.unfinished')
+  with open(temporary, 'wb') as file:
+    np.savez_compressed(file, tokens=tokens, weight=weight)
+  os.replace(temporary, path)

@@ -1,0 +1,249 @@
+"""What every phase of training shares: its batches, its state, its counts."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from score_jax import data, evaluation, learner, rollout, sharding
+from score_jax.config import samples_per_problem
+from score_jax.job import Job
+from score_jax.methods import catalogue
+from score_jax.methods.plan import Phase
+from score_jax.sampler import FirstAttempts, Prompts
+from score_jax.trajectory import Trajectory
+
+# Which stream of random numbers a key belongs to.
+OFFLINE, GREEDY = 1_000_001, 1_000_004
+
+
+class TrainingError(RuntimeError):
+  """Training that must not go on; the text says why and what to do."""
+
+
+def offset(job: Job, phase: Phase) -> int:
+  """Returns the steps of all phases before this one.
+
+  Phases follow each other in one order of problems and draws.
+  """
+  phases = catalogue.get(job.config).phases
+  names = [p.name for p in phases]
+  return sum(p.steps for p in phases[: names.index(phase.name)])
+
+
+def batch_problems(job: Job) -> int:
+  """Returns the problems of a batch."""
+  return job.config.train.trajectories // samples_per_problem(job.config)
+
+
+def make_optimizer(job: Job, steps: int) -> optax.GradientTransformation:
+  """Returns the optimizer of one phase."""
+  config = job.config
+  optimizer = learner.make_optimizer(**config.optimizer, steps=steps)
+  if config.model.param_dtype == 'float32':
+    return optimizer
+  return learner.widen(optimizer, config.model.master_weights)
+
+
+def new_state(
+  job: Job,
+  optimizer: optax.GradientTransformation,
+  params: Any,
+  averages: int = 0,
+) -> learner.TrainState:
+  """Returns the state before the first update; params are copied.
+
+  Args:
+    job: what all phases share.
+    optimizer: of the phase.
+    params: what the phase starts from.
+    averages: see `learner.init_state`.
+  """
+  params = jax.tree.map(
+    lambda x, like: jnp.array(x, like.dtype, copy=True),
+    params,
+    job.policy_like(),
+  )
+  make = functools.partial(
+    learner.init_state,
+    optimizer=optimizer,
+    beta2=job.config.method.beta2,
+    averages=averages,
+  )
+  places = _places(job, optimizer, jax.eval_shape(make, params))
+  return jax.jit(make, out_shardings=places)(params)
+
+
+def abstract_state(
+  job: Job, optimizer: optax.GradientTransformation, averages: int = 0
+) -> learner.TrainState:
+  """Returns shapes and layout of the state, to restore it."""
+  make = functools.partial(
+    learner.init_state, optimizer=optimizer, beta2=0.0, averages=averages
+  )
+  shapes = jax.eval_shape(make, job.policy_like())
+  return jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    shapes,
+    _places(job, optimizer, shapes),
+  )
+
+
+def _places(job, optimizer, shapes: learner.TrainState) -> learner.TrainState:
+  mesh, params = job.mesh, job.param_shardings
+  whole = sharding.replicated(mesh)
+  return learner.TrainState(
+    step=whole,
+    params=params,
+    opt_state=sharding.of_optimizer(mesh, optimizer, shapes.opt_state, params),
+    beta2=whole,
+    skipped=whole,
+    average=None if shapes.average is None else whole,
+  )
+
+
+def sample(
+  job: Job, params: Any, number: int, offline: float
+) -> rollout.Rollout:
+  """Returns the graded trajectories of a batch.
+
+  Args:
+    job: what all phases share.
+    params: of what is trained, which samples.
+    number: of the batch, from 0 and over all phases.
+    offline: share of its problems whose first attempts are the base's.
+  """
+  size = batch_problems(job)
+  index = job.train.batch(job.config.seed, number, size)
+  problems = job.train.take(index)
+  key = jax.random.fold_in(job.root_key(), number)
+  bound = job.bound(params)
+  given = round(offline * size)
+
+  def of_part(places: np.ndarray) -> Trajectory:
+    part = problems.take(places)
+    return job.training_sampler(
+      bound,
+      rollout.put_prompts(job.mesh, part, places),
+      job.instructions,
+      key,
+      _first(job, part, index[places], places < given),
+    )
+
+  return rollout.sample_and_read(
+    of_part, problems, job.config.sampling.parts, job.grader, job.tokenizer
+  )
+
+
+def _first(
+  job: Job, problems: data.Problems, index: np.ndarray, given: np.ndarray
+) -> FirstAttempts | None:
+  """Returns the first attempts that are not sampled now, or None.
+
+  They are the task's own where it fixes them, else the base's where given.
+  """
+  if problems.first is not None or not given.any():
+    return rollout.given_attempts(
+      job.mesh, problems, job.config.sampling.first_attempts
+    )
+  return rollout.first_attempts(
+    job.mesh,
+    job.first_attempt_sampler,
+    job.base_on_devices(),
+    rollout.put_prompts(job.mesh, problems, index),
+    jax.random.fold_in(job.root_key(), OFFLINE),
+    given,
+  )
+
+
+def rewards(job: Job, graded: rollout.Rollout) -> np.ndarray:
+  """Returns float32[B, T], r(y_t) under the job's settings."""
+  method = job.config.method
+  return graded.rewards(method.reward, method.truncated == 'wrong')
+
+
+def greedy_rewards(
+  job: Job, params: Any, graded: rollout.Rollout
+) -> tuple[np.ndarray, dict[str, int]]:
+  """Returns float32[B, T], r of the greedy attempt on each turn's context.
+
+  A context is all that the row holds before the attempt. Before the first one
+  all rows of a problem hold the same, so one attempt serves them.
+
+  Returns:
+    the rewards, and what was sampled for them, as `sampled` counts it.
+  """
+  tokens, span = jax.device_get(
+    (graded.trajectory.tokens, graded.trajectory.span)
+  )
+  each = samples_per_problem(job.config)
+  key = jax.random.fold_in(job.root_key(), GREEDY)  # Greedy: it draws nothing.
+  columns, total = [], dict.fromkeys(SAMPLED, 0)
+  for turn, sampler in enumerate(job.greedy_samplers):
+    every = 1 if turn else each
+    rows = np.arange(0, len(tokens), every)
+    problems = data.Problems(
+      tuple(graded.problems[row] for row in rows),
+      tokens[rows],
+      span[rows, turn, 0],
+    )
+    trajectory = sampler(
+      job.bound(params), _contexts(job, problems), (), key
+    )
+    read = rollout.start_reading(
+      trajectory, problems, job.grader, job.tokenizer
+    )()
+    columns.append(np.repeat(rewards(job, read)[:, 0], every))
+    total = {k: total[k] + x for k, x in sampled(read).items()}
+  return np.stack(columns, axis=1), total
+
+
+def _contexts(job: Job, problems: data.Problems) -> Prompts:
+  return rollout.put_prompts(job.mesh, problems, np.arange(len(problems)))
+
+
+def counts(graded: rollout.Rollout) -> dict[str, float | None]:
+  """Returns the means of what evaluation counts; None where nothing counts."""
+  values = evaluation.problem_values(graded.attempts())
+  return {
+    name: float(np.nanmean(x)) if not np.isnan(x).all() else None
+    for name, x in values.items()
+  }
+
+
+def seen(job: Job, graded: rollout.Rollout) -> dict[str, float | None]:
+  """Returns what graded trajectories say of the model, in a step's record.
+
+  `reward` is the sum of the turns' mean rewards.
+  """
+  reward = float(rewards(job, graded).mean(axis=0).sum())
+  return counts(graded) | graded.rates() | {'reward': reward}
+
+
+SAMPLED = ('sampled_attempts', 'sampled_tokens')
+
+
+def sampled(graded: rollout.Rollout) -> dict[str, int]:
+  """Returns how many attempts were sampled, and of how many tokens."""
+  span = jax.device_get(graded.trajectory.span)
+  tokens = int((span[..., 1] - span[..., 0]).sum())
+  return {'sampled_attempts': graded.truncated.size, 'sampled_tokens': tokens}
+
+
+class Clock:
+  """Gives the seconds since it was last asked."""
+
+  def __init__(self):
+    self._last = time.monotonic()
+
+  def lap(self) -> float:
+    """Returns them."""
+    now = time.monotonic()
+    seconds, self._last = now - self._last, now
+    return seconds

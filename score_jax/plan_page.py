@@ -1,0 +1,253 @@
+"""A plan as a page of text, and as numbers for machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from score_jax import config as config_lib
+from score_jax import estimate, tpu
+from score_jax.chips import GIB
+from score_jax.estimate import Efficiency, Sizes
+from score_jax.planning import Plan
+
+_PREFIXES = ((1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
+WIDTH = 80
+SHOWN = 3  # Proposals.
+
+
+def page(plan: Plan, efficiency: Efficiency) -> str:
+  """Returns the plan in lines of at most 80 columns."""
+  sections = {
+    'Run': _run(plan),
+    'Parameters': _parameters(plan),
+    'Shapes': _shapes(plan),
+    'Memory of a device, GiB': _memory(plan),
+    'Compiled ahead of time, per device': _compiled(plan),
+    'Work of a step, per device': _work(plan, efficiency),
+    'Time': _time(plan),
+    'What fits': _fits(plan),
+    'Warnings': [f'- {text}' for text in plan.warnings] or ['none'],
+  }
+  lines = []
+  for name, content in sections.items():
+    if content := list(content):
+      lines += ['', name, *(wrapped for x in content for wrapped in _wrap(x))]
+  return '\n'.join(lines[1:])
+
+
+def _wrap(line: str) -> list[str]:
+  inside = 13 if not line.startswith('- ') else 2
+  return textwrap.wrap(
+    line,
+    WIDTH,
+    initial_indent='  ',
+    subsequent_indent=' ' * (2 + inside),
+    break_long_words=False,
+    drop_whitespace=True,
+    replace_whitespace=False,
+  )
+
+
+def _row(name: str, text: str) -> str:
+  return f'{name:12} {text}'
+
+
+def _run(plan: Plan) -> Iterator[str]:
+  config, setup = plan.setup.config, plan.setup
+  s, sizes = config.sampling, Sizes(plan.setup)
+  mesh = ' x '.join(f'{k} {v}' for k, v in sizes.mesh.items())
+  where = f'{plan.target.name}, ' if plan.target else ''
+  each, rows = config_lib.samples_per_problem(config), config.train.trajectories
+  yield _row('config', f'{config.job}, preset {config.preset}')
+  yield _row('model', plan.model)
+  yield _row('mesh', f'{where}{mesh} = {setup.mesh.size} devices')
+  yield _row(
+    'a step',
+    f'{rows // each} problems x K={each} x {config.turns} turns = {rows} '
+    f'trajectories, {rows * config.turns} attempts',
+  )
+  yield _row(
+    'tokens',
+    f'at most {rows * sum(s.max_tokens):,} sampled and {rows * sizes.length:,} '
+    'scored a step',
+  )
+  yield _row(
+    'in all',
+    f'{plan.steps:,} updates, {plan.steps * rows:,} trajectories, at most '
+    f'{number(plan.steps * rows * sum(s.max_tokens))} sampled tokens',
+  )
+
+
+def _parameters(plan: Plan) -> Iterator[str]:
+  base = plan.setup.base
+  count = {
+    'embedding': _count(base['embedding']),
+    'attention': _count(base['layers']['attention']),
+    'MLP': _count(base['layers']['mlp']),
+    'head': _count(base.get('head', ())),
+  }
+  count['norms'] = _count(base) - sum(count.values())
+  for name, value in count.items():
+    if value:
+      yield _row(name, f'{value:>15,}')
+  yield _row('all', f'{_count(base):>15,}')
+  yield _row('trained', f'{_count(plan.setup.trained):>15,}')
+
+
+def _count(tree: Any) -> int:
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def _shapes(plan: Plan) -> Iterator[str]:
+  config, s = plan.setup.config, Sizes(plan.setup)
+  sampling, c = config.sampling, plan.setup.model.config
+  each = config_lib.samples_per_problem(config)
+  rows = config.train.trajectories
+  problems = rows // each // sampling.parts
+  yield _row(
+    'sampler',
+    f'{sampling.parts} call(s) a step: prompts [{problems}, '
+    f'{sampling.max_prompt_tokens}], own cache 2 x [{c.layers}, '
+    f'{rows // sampling.parts}, {s.slots}, {c.kv_heads}, {c.head_dim}]',
+  )
+  yield _row(
+    'update',
+    f'tokens [{rows}, {s.length}] in {config.train.accumulation} part(s), '
+    f'logits [{rows // config.train.accumulation}, {s.block}, {c.vocab_size}] '
+    f'in {math.ceil(s.length / s.block)} blocks, remat {config.model.remat}',
+  )
+
+
+def _memory(plan: Plan) -> Iterator[str]:
+  peaks = {}
+  for moment in plan.moments:
+    best = peaks.get(moment.program)
+    peaks[moment.program] = estimate.peak([best, moment] if best else [moment])
+  for name, moment in peaks.items():
+    yield _row(name, f'busiest {moment.name}: {moment.total / GIB:.2f}')
+    for part, size in moment.parts.items():
+      if size >= 0.005 * moment.total:
+        yield _row('', f'{size / GIB:8.2f}  {part}')
+    if name == 'sampler':
+      yield _row('', f'{plan.waiting / GIB:8.2f}  waiting, not counted above')
+  needed = max(
+    peaks['sampler'].total + plan.waiting, peaks['update'].total
+  )
+  share = ''
+  if plan.target:
+    memory = plan.target.chip.memory * plan.target.devices
+    memory /= plan.setup.mesh.size
+    share = f' of {memory / GIB:.0f} ({needed / memory:.0%})'
+  yield _row('needed', f'{needed / GIB:.2f}{share}')
+
+
+def _compiled(plan: Plan) -> Iterator[str]:
+  for name, found in plan.compiled.items():
+    if isinstance(found, str):
+      yield _row(name, f'refused by the compiler: {found}')
+      continue
+    predicted = predicted_peak(plan, name)
+    yield _row(
+      name,
+      f'peak {found.peak / GIB:.2f} GiB, predicted {predicted / GIB:.2f} '
+      f'({predicted / found.peak - 1:+.0%}); arguments '
+      f'{found.arguments / GIB:.2f}, code {found.code / GIB:.2f}; '
+      f'{found.seconds:.0f} s to compile',
+    )
+    for c in found.collectives:
+      yield _row(
+        '',
+        f'{c.kind:18} {c.count:4} in the program, {number(c.runs):>7} run, '
+        f'{number(c.total):>7}B',
+      )
+
+
+def predicted_peak(plan: Plan, program: str) -> float:
+  """Returns the bytes that the formulas give for one program."""
+  mine = [m for m in plan.moments if m.program == program]
+  return estimate.peak(mine).total
+
+
+def _work(plan: Plan, efficiency: Efficiency) -> Iterator[str]:
+  head = f'{"":18}{"FLOP":>9}{"memory":>10}{"network":>10}'
+  yield head + (f'{"bound s":>10}{"about s":>10}  by' if plan.target else '')
+  for name, cost in plan.costs.items():
+    line = (
+      f'{name:18}{number(cost.flops):>9}{number(cost.memory) + "B":>10}'
+      f'{number(cost.network) + "B":>10}'
+    )
+    if plan.target:
+      full = cost.seconds(plan.target.chip, estimate.FULL)
+      about = cost.seconds(plan.target.chip, efficiency)
+      scarce = max(about, key=about.get)
+      line += f'{max(full.values()):10.2f}{about[scarce]:10.2f}  {scarce}'
+    yield line
+
+
+def _time(plan: Plan) -> Iterator[str]:
+  if not plan.target:
+    yield 'name a --slice for seconds'
+    return
+  step = plan.seconds + plan.grading
+  run = plan.steps * step + plan.evaluation
+  yield _row(
+    'a step',
+    f'{step:.1f} s ({plan.bound:.1f} s by the roofline), graders '
+    f'{plan.grading:.1f} s; every attempt at its longest',
+  )
+  yield _row(
+    'evaluations', f'{plan.evaluation / 3600:.1f} h of sampling in all'
+  )
+  yield _row(
+    'the run',
+    f'{run / 86400:.2f} days, {run / 3600 * plan.target.devices:,.0f} '
+    'chip-hours',
+  )
+
+
+def _fits(plan: Plan) -> Iterator[str]:
+  if not plan.target:
+    return
+  if not plan.proposals:
+    yield 'nothing: take a larger slice, shorter rows or model.lora.rank=16'
+  for p in plan.proposals[:SHOWN]:
+    yield _row(f'{p.seconds:6.1f} s', f'{p.peak / GIB:.1f} GiB  {p.settings()}')
+
+
+def number(value: float) -> str:
+  """Returns a number with three figures and a prefix."""
+  for size, prefix in _PREFIXES:
+    if abs(value) >= size:
+      return f'{value / size:.3g} {prefix}'
+  return f'{value:.3g} '
+
+
+def record(plan: Plan) -> dict[str, Any]:
+  """Returns the plan's numbers as JSON has them; bytes and seconds."""
+  return {
+    'model': plan.model,
+    'slice': plan.target.name if plan.target else None,
+    'mesh': dict(plan.setup.mesh.shape),
+    'parameters': _count(plan.setup.base),
+    'steps': plan.steps,
+    'moments': [dataclasses.asdict(m) for m in plan.moments],
+    'compiled': {
+      k: v if isinstance(v, str) else tpu.as_record(v)
+      for k, v in plan.compiled.items()
+    },
+    'costs': {k: dataclasses.asdict(v) for k, v in plan.costs.items()},
+    'seconds': {
+      'bound': plan.bound,
+      'step': plan.seconds,
+      'grading': plan.grading,
+      'evaluations': plan.evaluation,
+    },
+    'proposals': [dataclasses.asdict(p) for p in plan.proposals],
+    'warnings': plan.warnings,
+  }

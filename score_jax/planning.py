@@ -1,0 +1,178 @@
+"""From a config to everything that is known of a run before it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import sys
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from score_jax import advice, chips, estimate, programs, tpu
+from score_jax import config as config_lib
+from score_jax.advice import Proposal
+from score_jax.chips import Chip, Slice
+from score_jax.estimate import Cost, Efficiency, Moment, Sizes
+from score_jax.models import families, public, weights
+from score_jax.models.transformer import ModelConfig
+from score_jax.programs import Setup
+
+BUNDLED = pathlib.Path(__file__).parent / 'assets' / 'arithmetic'
+
+
+def architecture(config: ConfigDict, model: str) -> tuple[str, ModelConfig]:
+  """Returns the model's name and its numbers, from no weights.
+
+  They are those of `model`, else of the folder that the config names, else of
+  the public model that the preset's name begins with, else of the bundled one.
+
+  Args:
+    config: settings.
+    model: a name of `models.public`, or ''.
+
+  Raises:
+    ConfigError: if none is known.
+  """
+  if model:
+    return model, families.model_config(public.get(model))
+  path = config.model.path
+  if path:
+    return path, families.model_config(weights.read_config(path))
+  found = public.of_preset(config.preset)
+  if found is not None:
+    return config.preset, families.model_config(found)
+  name = 'the bundled model'
+  return name, families.model_config(weights.read_config(BUNDLED))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """All that is known of a run before it."""
+
+  model: str
+  setup: Setup
+  target: Slice | None
+  moments: list[Moment]
+  waiting: float  # Bytes that stay while the sampler runs, unused by it.
+  compiled: dict[str, Any]  # By program: tpu.Compiled, or why there is none.
+  costs: dict[str, Cost]
+  bound: float | None  # Seconds of a step, at the chip's peak.
+  seconds: float | None  # As estimated.
+  grading: float
+  evaluation: float | None  # Seconds of all evaluations of the run.
+  proposals: list[Proposal]
+  warnings: list[str]
+
+  @property
+  def steps(self) -> int:
+    """Returns the updates of both stages."""
+    train = self.setup.config.train
+    turns = self.setup.config.turns
+    return train.stage1_steps * (turns - 1) + train.stage2_steps
+
+
+def make(
+  config: ConfigDict,
+  model: str,
+  name: str,
+  compile_it: bool,
+  instruction: int,
+  efficiency: Efficiency,
+  grading: float = 0.0,
+) -> Plan:
+  """Returns the plan of a run.
+
+  Args:
+    config: settings.
+    model: of `architecture`.
+    name: of a slice, or ''.
+    compile_it: whether to compile for the slice.
+    instruction: tokens between two attempts.
+    efficiency: estimate.Efficiency.
+    grading: seconds that a step waits for its graders.
+
+  Raises:
+    ConfigError: if the settings cannot run, or something is not known.
+  """
+  target = chips.parse(name) if name else None
+  found = tpu.devices(name) if target and compile_it else None
+  count = _devices(config, target, found)
+  config_lib.check(config, count)
+  shape = config_lib.mesh_shape(config, count)
+  called, numbers = architecture(config, model)
+  mesh = programs.abstract_mesh(shape)
+  setup = programs.setup(config, numbers, mesh, instruction)
+  moments = [
+    *estimate.sampling_moments(setup),
+    *estimate.update_moments(setup),
+  ]
+  compiled = {}
+  if found is not None:
+    real = programs.setup(config, numbers, tpu.mesh(shape, found), instruction)
+    compiled = _compile(real)
+  chip = target.chip if target else None
+  memory = chip.memory * target.devices / count if target else None
+  peak = advice.peak(setup)
+  timed = estimate.step_seconds
+  return Plan(
+    model=called,
+    setup=setup,
+    target=target,
+    moments=moments,
+    waiting=advice.waiting(setup),
+    compiled=compiled,
+    costs=estimate.step_cost(setup),
+    bound=timed(setup, chip, estimate.FULL) if chip else None,
+    seconds=timed(setup, chip, efficiency) if chip else None,
+    grading=grading,
+    evaluation=_evaluations(setup, chip, efficiency) if chip else None,
+    proposals=(
+      advice.proposals(setup, target, efficiency, count) if target else []
+    ),
+    warnings=advice.warnings(setup, peak, memory),
+  )
+
+
+def _devices(config: ConfigDict, target: Slice | None, found: Any) -> int:
+  """Returns how many devices the mesh has to cover."""
+  if found is not None:
+    return len(found)
+  if target is not None:
+    return target.devices
+  mesh = config.mesh
+  return math.prod(s for s in (mesh.data, mesh.fsdp, mesh.tensor) if s > 0)
+
+
+def _compile(setup: Setup) -> dict[str, Any]:
+  """Returns what the compiler says of both programs."""
+  sizes, config = Sizes(setup), setup.config
+  layers, ring = setup.model.config.layers, sizes.mesh['fsdp']
+  parts = config.train.accumulation
+  outer = (parts,) if parts > 1 else ()
+  blocks = math.ceil(sizes.length / sizes.block)
+  attempt = round(sum(config.sampling.max_tokens) / config.turns)
+  made = {
+    'sampler': (programs.sample_program, (attempt,)),
+    'update': (programs.update_program, (*outer, blocks)),
+  }
+  found = {}
+  for name, (program, others) in made.items():
+    print(f'compiling the {name} ...', file=sys.stderr, flush=True)
+    loops = tpu.Loops(layers, others, ring)
+    try:
+      found[name] = tpu.compile_program(program(setup), loops)
+    except tpu.TooLarge as error:
+      found[name] = str(error)
+  return found
+
+
+def _evaluations(setup: Setup, chip: Chip, efficiency: Efficiency) -> float:
+  """Returns the seconds of sampling in all evaluations of a run."""
+  config, train = setup.config, setup.config.train
+  steps = train.stage1_steps * (config.turns - 1) + train.stage2_steps
+  tested = (config.turns + 1) * config.eval.problems
+  looks = steps // config.eval.every if config.eval.every else 0
+  problems = tested + looks * config.eval.validation_problems
+  return problems * estimate.evaluation_seconds(setup, chip, efficiency)

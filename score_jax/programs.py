@@ -1,0 +1,264 @@
+"""From settings alone: the sampler, the update, and what they are called with.
+
+Nothing is loaded: every argument is a shape with a dtype and a layout, on a
+mesh of devices that need not be there. `estimate` counts these bytes and
+`tpu` compiles these programs.
+
+Letters: B rows, L columns, T turns, N problems, P prompt columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from ml_collections import ConfigDict
+
+from score_jax import config as config_lib
+from score_jax import learner, objective, sampler, sharding
+from score_jax.models import lora, transformer, weights
+from score_jax.policy import Policy
+from score_jax.trajectory import Trajectory
+
+END, CLOSE, PAD = 1, 1, 0  # Any ids: no shape follows from them.
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A jitted function, and shapes of all that it is called with."""
+
+  function: Callable
+  arguments: tuple
+  kept: Any  # Of the arguments, what stays on the devices between calls.
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """What both programs are made from."""
+
+  config: ConfigDict
+  model: transformer.Transformer
+  instruction: int  # Tokens between two attempts.
+
+  @property
+  def mesh(self) -> Mesh | AbstractMesh:
+    """Returns the mesh that all arguments lie on."""
+    return self.model.execution.mesh
+
+  @property
+  def base(self) -> Any:
+    """Returns shapes and layout of the model's parameters."""
+    c, execution = self.model.config, self.model.execution
+    return _base(c, execution.param_dtype, execution.mesh)
+
+  @property
+  def reference(self) -> Any:
+    """Returns shapes and layout of the frozen reference."""
+    dtype = self.config.model.reference_dtype
+    return lora.target(self.base, None, dtype)
+
+  @property
+  def trained(self) -> Any:
+    """Returns shapes and layout of the policy, or of its adapter."""
+    dtype = self.config.model.param_dtype
+    return lora.target(self.base, adapter(self.config), dtype)
+
+
+@functools.lru_cache
+def _base(architecture, dtype, mesh) -> Any:
+  execution = transformer.Execution(param_dtype=dtype, mesh=mesh)
+  return weights.target(transformer.Transformer(architecture, execution))
+
+
+def adapter(config: ConfigDict) -> lora.Lora | None:
+  """Returns the adapter that is trained, or None where all parameters are."""
+  c = config.model.lora
+  if not c.rank:
+    return None
+  return lora.Lora(c.rank, c.alpha, tuple(c.targets), c.dropout)
+
+
+def abstract_mesh(shape: tuple[int, int, int]) -> AbstractMesh:
+  """Returns a mesh of sizes (data, fsdp, tensor) without any devices."""
+  return AbstractMesh(shape, sharding.MESH_AXES, (AxisType.Auto,) * 3)
+
+
+def setup(
+  config: ConfigDict,
+  architecture: transformer.ModelConfig,
+  mesh: Mesh | AbstractMesh,
+  instruction: int,
+) -> Setup:
+  """Returns what both programs are made from.
+
+  Args:
+    config: checked settings.
+    architecture: of the model.
+    mesh: with the axes of `sharding.MESH_AXES`.
+    instruction: tokens between two attempts.
+  """
+  c = config.model
+  execution = transformer.Execution(
+    dtype=c.dtype,
+    param_dtype=c.param_dtype,
+    remat=c.remat,
+    unroll=c.unroll,
+    mesh=mesh,
+  )
+  model = transformer.Transformer(architecture, execution)
+  return Setup(config, model, instruction)
+
+
+def device_bytes(tree: Any) -> int:
+  """Returns the bytes that arrays of these shapes and layouts take a device."""
+
+  def one(x):
+    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+
+  return sum(map(one, jax.tree.leaves(tree)))
+
+
+def columns(config: ConfigDict, instruction: int) -> int:
+  """Returns L: prompt, all attempts, and an instruction and a close between."""
+  s = config.sampling
+  between = (config.turns - 1) * (instruction + 1)
+  return s.max_prompt_tokens + sum(s.max_tokens) + between
+
+
+def sample_program(setup: Setup) -> Program:
+  """Returns the sampler of training batches, and its arguments' shapes."""
+  config, s = setup.config, setup.config.sampling
+  sampling = sampler.Sampling(
+    first_attempts=s.first_attempts,
+    second_attempts=s.second_attempts,
+    max_tokens=tuple(s.max_tokens),
+    policy=_policy(config),
+    end_tokens=(END,),
+    close=CLOSE,
+    pad=PAD,
+  )
+  each = config_lib.samples_per_problem(config)
+  problems = config.train.trajectories // each // s.parts
+  prompts = sampler.Prompts(
+    tokens=_rows(setup.mesh, (problems, s.max_prompt_tokens), jnp.int32),
+    length=_rows(setup.mesh, (problems,), jnp.int32),
+    number=_rows(setup.mesh, (problems,), jnp.int32),
+  )
+  between = _whole(setup.mesh, (setup.instruction,), jnp.int32)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  params = setup.trained
+  if adapter(config) is not None:
+    # As lora.bind has it: the base with the adapter's leaves beside its own.
+    both = flatten_dict(setup.reference) | flatten_dict(params)
+    params = unflatten_dict(both)
+  return Program(
+    sampler.make_sampler(setup.model, sampling),
+    (
+      params,
+      prompts,
+      (between,) * (config.turns - 1),
+      _whole(setup.mesh, key.shape, key.dtype),
+    ),
+    params,
+  )
+
+
+def update_program(setup: Setup) -> Program:
+  """Returns the update of stage II, and its arguments' shapes."""
+  config, mesh = setup.config, setup.mesh
+  optimizer = _optimizer(config)
+  update = learner.make_update(setup.model, optimizer, _learning(config))
+  state = _state(setup, optimizer)
+  rows, turns = config.train.trajectories, config.turns
+  length = columns(config, setup.instruction)
+  trajectory = Trajectory(
+    tokens=_rows(mesh, (rows, length), jnp.int32),
+    turn=_rows(mesh, (rows, length), jnp.int32),
+    logp=_rows(mesh, (rows, length), jnp.float32),
+    length=_rows(mesh, (rows,), jnp.int32),
+    span=_rows(mesh, (rows, turns, 2), jnp.int32),
+    truncated=_rows(mesh, (rows, turns), jnp.bool_),
+  )
+  batch = learner.Batch(trajectory, _rows(mesh, (rows, turns), jnp.float32))
+  reference = setup.reference
+  return Program(update, (state, reference, batch), (state, reference))
+
+
+def _rows(mesh, shape, dtype) -> jax.ShapeDtypeStruct:
+  """Returns the shape of an array whose first dimension is split as rows."""
+  axes = ('batch',) + (None,) * (len(shape) - 1)
+  spec = sharding.partition(mesh, axes, shape)
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+
+def _whole(mesh, shape, dtype) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.replicated(mesh))
+
+
+def _policy(config: ConfigDict) -> Policy:
+  s = config.sampling
+  return Policy(s.temperature, s.top_k, s.top_p)
+
+
+def _optimizer(config: ConfigDict):
+  rule = learner.make_optimizer(
+    **config.optimizer, steps=config.train.stage2_steps
+  )
+  if config.model.param_dtype == 'float32':
+    return rule
+  return learner.widen(rule, config.model.master_weights)
+
+
+def _learning(config: ConfigDict) -> learner.Learning:
+  """Returns what stage II's update is compiled from; stage I's costs alike."""
+  method, s = config.method, config.sampling
+  adaptive = method.adaptive_beta2
+  return learner.Learning(
+    stage=objective.stage_two(
+      config.turns,
+      method.alpha,
+      method.beta1,
+      method.gamma,
+      method.kl_estimator,
+    ),
+    groups=objective.Groups(s.first_attempts, s.second_attempts),
+    policy=_policy(config),
+    baseline=method.baseline,
+    mask_truncated=method.truncated == 'mask',
+    accumulation=config.train.accumulation,
+    logits_chunk=config.model.logits_chunk,
+    beta2_rate=adaptive.rate,
+    beta2_fraction=adaptive.fraction,
+    beta2_low=adaptive.low,
+    beta2_high=adaptive.high,
+    lora=adapter(config),
+    seed=config.seed,
+  )
+
+
+def _state(setup: Setup, optimizer) -> learner.TrainState:
+  """Returns shapes and layout of the train state."""
+  mesh, like = setup.mesh, setup.trained
+  make = functools.partial(
+    learner.init_state, optimizer=optimizer, beta2=setup.config.method.beta2
+  )
+  state = jax.eval_shape(make, like)
+  params = jax.tree.map(lambda x: x.sharding, like)
+  whole = sharding.replicated(mesh)
+  places = dataclasses.replace(
+    jax.tree.map(lambda _: whole, state),
+    params=params,
+    opt_state=sharding.of_optimizer(mesh, optimizer, state.opt_state, params),
+  )
+  return jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    state,
+    places,
+  )
