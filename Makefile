@@ -1,6 +1,7 @@
 # Each target does its own set-up, and is instant about it the second time.
 #
 #   make demo     both stages on the bundled model and task, then a report
+#   make table    every method side by side, three seeds (make table ARGS=...)
 #   make test     the tests
 #   make sandbox  bubblewrap, which model-written programs are run in
 #   make lint     ruff, as checker and as formatter
@@ -26,11 +27,14 @@ DEV_READY := $(VENV)/dev-ready-$(call sum,requirements.txt requirements-dev.txt)
 export UV_COMPILE_BYTECODE := 1
 export VIRTUAL_ENV := $(abspath $(VENV))
 
-.PHONY: demo test sandbox lint base lock clean setup dev-setup
+.PHONY: demo table test sandbox lint base lock clean setup dev-setup
 
 demo: setup
 	$(BIN)/python -m score_jax.main --config=configs/score.py \
 	  --workdir=$(WORKDIR) $(ARGS)
+
+table: setup
+	$(BIN)/python -m score_jax.table --workdir=runs/table $(ARGS)
 
 test: dev-setup sandbox
 	$(BIN)/python -m pytest $(ARGS)

@@ -218,6 +218,7 @@ def _log() -> ConfigDict:
   c.samples_every = 10  # Steps between entries in samples.jsonl.
   c.samples = 4  # Trajectories per entry.
   c.tensorboard = True  # Write TensorBoard files beside metrics.jsonl.
+  c.report = True  # Write report.html and its figures after each stage.
   c.progress = True  # A bar where the output is a terminal, lines elsewhere.
   return c
 

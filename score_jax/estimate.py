@@ -215,26 +215,31 @@ def sampling_moments(setup: Setup) -> list[Moment]:
   common = {
     'parameters': device_bytes(sample_program(setup).kept),
     'parameters as used': params if s.casts and not adapter(config) else 0.0,
-    'gathered table': 2 * s.table * s.act if s.gathers else 0.0,
-    'gathered layers': 2 * s.layer * s.act if s.gathers else 0.0,
     'prompt cache': s.cache(s.problems, prompt),
   }
-  read = {
-    'attention scores': 2 * s.scores(s.problems, prompt, prompt),
-    'MLP': 3 * s.mlp(s.problems, prompt) * s.act,
-  }
+  gathered = {'gathered layers': 2 * s.layer * s.act * s.gathers}
+  own = {'own cache': copies * s.cache(s.sampled, s.slots)}
   queries = setup.instruction + 2
-  keys = s.slots + prompt
-  write = {
-    'own cache': copies * s.cache(s.sampled, s.slots),
-    'logits': 3 * s.sampled * s.tensor(model.vocab_size) * 4,
-    'attention scores': s.scores(s.sampled, queries, keys),
-    'MLP': 3 * s.mlp(s.sampled, queries) * s.act,
+  moments = {
+    'reading the prompts': gathered | _reading(s, s.problems, prompt, prompt),
+    'reading an instruction': gathered
+    | own
+    | _reading(s, s.sampled, queries, prompt + s.slots),
+    'drawing a token': own
+    | {
+      'gathered table': s.table * s.act * s.gathers,
+      'logits': 3 * s.sampled * s.tensor(model.vocab_size) * 4,
+    },
   }
-  return [
-    Moment('sampler', 'reading the prompts', common | read),
-    Moment('sampler', 'writing', common | write),
-  ]
+  return [Moment('sampler', k, common | v) for k, v in moments.items()]
+
+
+def _reading(s: Sizes, rows: int, queries: int, keys: int) -> dict[str, float]:
+  """Returns what one layer's pass over several columns adds."""
+  return {
+    'attention scores': 2 * s.scores(rows, queries, keys),
+    'MLP': 3 * s.mlp(rows, queries) * s.act,
+  }
 
 
 def update_moments(setup: Setup) -> list[Moment]:
@@ -253,7 +258,11 @@ def update_moments(setup: Setup) -> list[Moment]:
       sum(s.base.values()) * s.act if s.casts and whole else 0.0
     ),
     'saved activations': setup.model.config.layers * _saved(s),
-    'hidden states': 2 * s.learned * s.length * setup.model.config.width * s.act,
+    'hidden states': 2
+    * s.learned
+    * s.length
+    * setup.model.config.width
+    * s.act,
   }
   return [
     Moment('update', 'logits, backward', common | _logits(s, whole)),

@@ -101,6 +101,7 @@ def init_state(
   )
 
 
+@functools.cache  # So that jobs of one process compile it once.
 def make_update(
   model: Transformer,
   optimizer: optax.GradientTransformation,
@@ -364,6 +365,7 @@ def make_likelihood(
   return likelihood
 
 
+@functools.cache
 def make_imitation(
   model: Transformer,
   optimizer: optax.GradientTransformation,
@@ -397,6 +399,7 @@ def make_imitation(
   return jax.jit(update, donate_argnums=0)
 
 
+@functools.cache  # Equal ones are one object, or no update would be found again.
 def make_optimizer(
   name: str,
   learning_rate: float,

@@ -193,9 +193,7 @@ def greedy_rewards(
       tokens[rows],
       span[rows, turn, 0],
     )
-    trajectory = sampler(
-      job.bound(params), _contexts(job, problems), (), key
-    )
+    trajectory = sampler(job.bound(params), _contexts(job, problems), (), key)
     read = rollout.start_reading(
       trajectory, problems, job.grader, job.tokenizer
     )()

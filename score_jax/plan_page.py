@@ -136,9 +136,7 @@ def _memory(plan: Plan) -> Iterator[str]:
         yield _row('', f'{size / GIB:8.2f}  {part}')
     if name == 'sampler':
       yield _row('', f'{plan.waiting / GIB:8.2f}  waiting, not counted above')
-  needed = max(
-    peaks['sampler'].total + plan.waiting, peaks['update'].total
-  )
+  needed = max(peaks['sampler'].total + plan.waiting, peaks['update'].total)
   share = ''
   if plan.target:
     memory = plan.target.chip.memory * plan.target.devices

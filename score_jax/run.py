@@ -8,7 +8,7 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -22,6 +22,7 @@ from score_jax.journal import say
 from score_jax.methods import catalogue, prompting
 from score_jax.methods.plan import Inference, Phase
 from score_jax.report.build import build
+from score_jax.report.words import points
 
 OK, FAILED = 0, 1
 
@@ -40,11 +41,11 @@ def run(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
   stop = Stop()
   stop.listen()
   try:
-    with _only_one(workdir):
+    with only_one(workdir):
       if config.job == 'pretrain':
         pretrain.run(config, workdir, stop)
       else:
-        _score(config, workdir, stop, started)
+        attend(config, workdir, stop, started)
   except Interrupted:
     after = f'goes on from what is saved in {workdir}'
     if config.job == 'pretrain':
@@ -57,7 +58,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
 
 
 @contextlib.contextmanager
-def _only_one(workdir: pathlib.Path) -> Iterator[None]:
+def only_one(workdir: pathlib.Path) -> Iterator[None]:
   """Refuses a work directory that another job is using."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -77,10 +78,25 @@ def _only_one(workdir: pathlib.Path) -> Iterator[None]:
     yield
 
 
-def _score(
-  config: ConfigDict, workdir: pathlib.Path, stop: Stop, started: float
+def attend(
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  stop: Stop,
+  started: float,
+  setup: Callable[..., Job] = job_lib.setup,
 ) -> None:
-  """Runs the stages that the job has to see finished, and what frames them."""
+  """Runs the phases that the job has to see finished, and what frames them.
+
+  Args:
+    config: checked settings.
+    workdir: where all output goes, and unfinished work may be.
+    stop: whether someone asked to end.
+    started: when the program started, of time.monotonic().
+    setup: gives the job; called if there is anything to do.
+
+  Raises:
+    ConfigError, TrainingError, CheckpointError, Interrupted: as they say.
+  """
   config = catalogue.on_equal_terms(config)
   plans = catalogue.chain(config)
   _fill_in(config)
@@ -91,12 +107,12 @@ def _score(
   if not missing and all(name in results for name in names):
     say(f'finished: nothing is left to do in {workdir}')
     say(table(results))
-    say(f'report    {build(workdir)}')
+    _report(config, workdir)
     return
   if config.job == 'stage2' and missing[:1] == plans[:1] and not held:
     say('stage 1 is not there yet: it is trained first')
   with contextlib.ExitStack() as opened:
-    job = job_lib.setup(config, workdir, stop, opened)
+    job = setup(config, workdir, stop, opened)
     if not held:  # Not before: settings that were refused claim nothing.
       job_lib.claim(config, workdir)
     say(job_lib.describe(job, plans))
@@ -117,14 +133,20 @@ def _stages(job: Job, plans: list[Phase], started: float) -> None:
       f'{plan.name}: {_result(results[plan.name])}  (best checkpoint by '
       f'training reward: step {results[plan.name]["step"]} of {plan.steps})'
     )
-    build(job.workdir)
+    if job.config.log.report:
+      build(job.workdir)
   for name, inference in _asked(job.config).items():
     base = job.base_on_devices()
     results[name] = train.evaluate_into(job, name, base, 0, inference)
     say(f'{name}: {_result(results[name])}')
-  build(job.workdir)
   say(table(results))
-  say(f'report    {job.workdir / "report.html"}')
+  _report(job.config, job.workdir)
+
+
+def _report(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Builds the report, where it is wanted, and says where it is."""
+  if config.log.report:
+    say(f'report    {build(workdir)}')
 
 
 def _asked(config: ConfigDict) -> dict[str, Inference]:
@@ -190,13 +212,14 @@ def _results(workdir: pathlib.Path) -> dict[str, Any]:
 def _result(result: dict[str, Any]) -> str:
   """Returns one line of an evaluation, in percent with 95 % intervals."""
 
-  def figure(name: str, sign: str) -> str:
-    low, high = (100 * x for x in result['ci95'][name])
-    return f'{100 * result[name]:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]'
+  def figure(name: str, signed: bool = False) -> str:
+    values = (result[name], *result['ci95'][name])
+    value, low, high = (points(x, signed) for x in values)
+    return f'{value} [{low}, {high}]'
 
   return (
-    f'Acc@t1 {figure("accuracy_t1", "")}  Acc@t2 {figure("accuracy_t2", "")}  '
-    f'Δ {figure("delta", "+")}'
+    f'Acc@t1 {figure("accuracy_t1")}  Acc@t2 {figure("accuracy_t2")}  '
+    f'Δ {figure("delta", signed=True)}'
   )
 
 
@@ -214,8 +237,9 @@ def table(results: dict[str, Any]) -> str:
   for name, result in results.items():
     line = f'{name:8}'
     for metric in columns.values():
-      low, high = (100 * x for x in result['ci95'][metric])
-      line += f'{100 * result[metric]:6.1f} [{low:5.1f},{high:5.1f}]'
+      values = (result[metric], *result['ci95'][metric])
+      value, low, high = map(points, values)
+      line += f'{value:>6} [{low:>5},{high:>5}]'
     lines.append(line)
   count = next(iter(results.values()))['n']
   lines.append(f'% of {count} test problems, with 95 % intervals')

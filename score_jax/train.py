@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import pathlib
 import time
@@ -11,10 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from score_jax import (
+  alarms,
   checkpoint,
   data,
   evaluation,
@@ -71,9 +70,7 @@ class _Stage:
     self.optimizer = phase.make_optimizer(job, plan.steps)
     averaged = plan.baseline == 'moving_average'
     self.averages = len(plan.stage.reward) if averaged else 0
-    learning = _learning(
-      job.config, plan, self.groups, job.policy, self.offset
-    )
+    learning = _learning(job.config, plan, self.groups, job.policy, self.offset)
     self.update = learner.make_update(job.model, self.optimizer, learning)
     self.reference, self.near = _reference(job, plan)
 
@@ -139,6 +136,9 @@ def _reference(job: Job, plan: StagePlan) -> tuple[Any, Any]:
 
 def _learning(config, plan, groups, policy, offset) -> learner.Learning:
   method, adaptive = config.method, config.method.adaptive_beta2
+  # Without dropout neither is read, and stages that differ in nothing else
+  # share what is compiled.
+  drawn = bool(config.model.lora.rank and config.model.lora.dropout)
   return learner.Learning(
     stage=plan.stage,
     groups=groups,
@@ -152,8 +152,8 @@ def _learning(config, plan, groups, policy, offset) -> learner.Learning:
     beta2_low=adaptive.low,
     beta2_high=adaptive.high,
     lora=adapter(config),
-    seed=config.seed,
-    first_step=offset,
+    seed=config.seed if drawn else 0,
+    first_step=offset if drawn else 0,
   )
 
 
@@ -208,7 +208,7 @@ def _loop(
   checkpoints: Checkpoints,
   journal: Journal,
 ) -> None:
-  config = stage.job.config
+  config, base = stage.job.config, _base(stage.job)
   for step in range(len(journal.history), stage.plan.steps):
     started = time.monotonic()
     state, metrics = stage.step(state, step, journal)
@@ -220,12 +220,24 @@ def _loop(
         metrics |= _validate(stage.job, state.params)
     metrics['seconds'] = time.monotonic() - started
     journal.step(metrics)
+    for text in alarms.newly_raised(journal.history, base):
+      say(f'alarm     {stage.plan.name} {done}, {text}')
     if done % config.checkpoint.every == 0 or last or stage.job.stop.asked:
       _save(stage, state, checkpoints, journal)
     if stage.job.stop.asked and not last:
       checkpoints.wait()
       raise Interrupted
   checkpoints.wait()
+
+
+def _base(job: Job) -> alarms.Base | None:
+  """Returns how good the base is, if it was evaluated as validations are."""
+  path = job.workdir / 'eval.json'
+  known = files.read_json(path).get('base') if path.exists() else None
+  if known is None or job.validation is None or job.config.task.eval_name:
+    return None
+  count = len(job.validation)
+  return alarms.Base(known['accuracy_t1'], known['n'], count)
 
 
 def _validates(stage: _Stage, done: int) -> bool:
@@ -395,9 +407,7 @@ def evaluate(
 
 
 def _validate(job: Job, params: Any) -> dict[str, float | None]:
-  attempts, _ = evaluate(
-    job, job.bound(params), job.validation, job.grader
-  )
+  attempts, _ = evaluate(job, job.bound(params), job.validation, job.grader)
   values = evaluation.problem_values(attempts)
   return {
     f'validation_{name}': None if np.isnan(x).all() else float(np.nanmean(x))
@@ -417,9 +427,7 @@ def evaluate_into(
   results = files.read_json(path) if path.exists() else {}
   if name in results and results[name]['step'] == step:
     return results[name]
-  attempts, rows = evaluate(
-    job, params, job.test, job.test_grader, inference
-  )
+  attempts, rows = evaluate(job, params, job.test, job.test_grader, inference)
   config = job.config
   summary = evaluation.summarize(attempts, config.eval.resamples, config.seed)
   where = job.workdir / 'evaluations'

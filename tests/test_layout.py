@@ -75,6 +75,7 @@ ORDER = (
   'methods.catalogue',
   'checkpoint',
   'journal',
+  'alarms',
   'report.files',
   'report.words',
   'report.markup',
@@ -97,7 +98,10 @@ ORDER = (
   'train',
   'pretrain',
   'run',
+  'comparison',
+  'laboratory',
   'main',
+  'table',
   'show',
   'export',
 )

@@ -42,9 +42,9 @@ const MODE_NOTES = {
     'attempt, so that one attempt has one colour. Orange: made more ' +
     'probable. Blue: made less probable.',
   kl:
-    'Log-probability when it was sampled, less that of the reference; the ' +
-    'sum over an attempt estimates its KL. Orange: more probable than ' +
-    'before training. Blue: less probable.',
+    'What each token adds to the KL to the reference: as a rule its ' +
+    'log-probability less the one that the reference gives it. Orange: more ' +
+    'probable than before training. Blue: less probable.',
   logp:
     'Log-probability when it was sampled. The stronger the blue, the less ' +
     'it was to be expected.',

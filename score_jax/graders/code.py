@@ -92,9 +92,7 @@ def grade(
   return Verdict(_outcome(report, tests), program, share)
 
 
-def judge(
-  program: str, tests: Tests, limits: sandbox.Limits
-) -> sandbox.Report:
+def judge(program: str, tests: Tests, limits: sandbox.Limits) -> sandbox.Report:
   """Returns what came of a program in the best sandbox that there is."""
   fields = (tests.before, tests.setup, tests.tests, tests.entry)
   before, arguments = instrument.ready(*fields)
@@ -125,6 +123,7 @@ def decode_tests(answer: str) -> Tests:
   return Tests(**fields | {'tests': tuple(fields['tests'])})
 
 
+_LONGEST = 1 << 20  # Characters of a text that are read: no one writes more.
 _FENCE = re.compile(r'^[ \t]*(?:```|~~~)[^\n]*', re.MULTILINE)
 # How a line begins that is not prose.
 _CODE = re.compile(
@@ -146,8 +145,9 @@ def program_of(text: str) -> str:
   same sign and no shorter, and opens one where none is open.
 
   Args:
-    text: any text; the time taken is linear in its length.
+    text: any text, read to a length of `_LONGEST`, in linear time.
   """
+  text = text[:_LONGEST]
   fences = [fence for fence in map(_fence, _FENCE.finditer(text)) if fence]
   if not fences:
     return _tidy(text)

@@ -85,7 +85,12 @@ def command(limits: Limits, caged: bool) -> list[str]:
   """
   if not caged:
     return [sys.executable]
-  line = [bubblewrap() or '', '--die-with-parent', '--new-session', '--clearenv']
+  line = [
+    bubblewrap() or '',
+    '--die-with-parent',
+    '--new-session',
+    '--clearenv',
+  ]
   line += ['--unshare-pid', '--unshare-net', '--unshare-ipc', '--unshare-uts']
   line += ['--unshare-cgroup-try', '--hostname', 'sandbox']
   for name, value in ENVIRONMENT.items():

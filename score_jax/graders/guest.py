@@ -10,7 +10,7 @@ Standard library only: this file runs inside the sandbox.
 import os
 import sys
 
-from score_jax.graders.peer import Gone, Peer, give_up_powers
+from score_jax.graders.peer import give_up_powers, Gone, Peer
 from score_jax.graders.wire import contents
 
 MODULE = 'program'  # Not '__main__': what only a script does stays undone.

@@ -18,6 +18,7 @@ import dis
 import functools
 import marshal
 import types
+import warnings
 from collections.abc import Iterator
 
 from score_jax.graders.tester import SETTLE
@@ -40,10 +41,17 @@ def compiled(source: str, name: str) -> types.CodeType:
   Raises:
     SyntaxError, ValueError: if it is not Python.
   """
-  tree = ast.parse(source)
+  tree = parsed(source)
   tree.body = _settled(tree.body, set())
   ast.fix_missing_locations(tree)
   return compile(tree, f'<{name}>', 'exec', dont_inherit=True)
+
+
+def parsed(source: str) -> ast.Module:
+  """Returns a source's tree; published ones would warn of their escapes."""
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    return ast.parse(source)
 
 
 def _settled(block: list[ast.stmt], assigned: set[str]) -> list[ast.stmt]:
@@ -105,7 +113,7 @@ def defined(source: str) -> list[str]:
     SyntaxError, ValueError: if it is not Python.
   """
   kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-  return [n.name for n in ast.parse(source).body if isinstance(n, kinds)]
+  return [n.name for n in parsed(source).body if isinstance(n, kinds)]
 
 
 def _all_codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -158,7 +166,7 @@ def ready(
   Returns:
     (`before` as code; the arguments of `tester.main`), as `marshal` bytes.
   """
-  first = compile(before, '<before>', 'exec', dont_inherit=True)
+  first = compile(parsed(before), '<before>', 'exec', dont_inherit=True)
   codes = [compiled(before, 'before'), compiled(setup, 'setup')]
   codes += [compiled(one, f'test {n}') for n, one in enumerate(tests)]
   bound = set().union(*map(_bound, codes)) | {SETTLE}

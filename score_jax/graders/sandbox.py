@@ -429,13 +429,17 @@ def _probe(in_cage: bool) -> list[bool]:
   """Returns which of `PROTECTIONS` hold, as found by a program inside."""
   with _bait() as (port, secret):
     resources = _PROBED.resources()
-    facts = json.dumps([port, secret, resources, [*confine.ENVIRONMENT, 'LC_CTYPE', 'PWD']])
+    facts = json.dumps(
+      [port, secret, resources, [*confine.ENVIRONMENT, 'LC_CTYPE', 'PWD']]
+    )
     program = _PROBE.format(facts=facts)
     before, tests = instrument.ready('', '', ('0',), '')
     report = run(program, before, tests, '', _PROBED, caged=in_cage)
   lines = report.output.splitlines()
   if not (report.passed and lines):
-    raise SandboxError(f'the probe of the sandbox failed: {report.output[-500:]}')
+    raise SandboxError(
+      f'the probe of the sandbox failed: {report.output[-500:]}'
+    )
   return json.loads(lines[0])
 
 

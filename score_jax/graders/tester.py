@@ -11,8 +11,8 @@ import builtins
 import os
 import sys
 
-from score_jax.graders.peer import Gone, Peer, give_up_powers
-from score_jax.graders.wire import WireError, contents, refill
+from score_jax.graders.peer import give_up_powers, Gone, Peer
+from score_jax.graders.wire import contents, refill, WireError
 
 STARTED, PASSED, FAILED, DONE, BROKEN = b'S', b'1', b'0', b'.', b'E'
 SETTLE = '__settle__'  # What `instrument` puts between the tests' statements.

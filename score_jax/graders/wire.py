@@ -18,7 +18,7 @@ builds nothing but what is listed here.
 
 import builtins
 import sys
-from struct import Struct, error, pack, unpack_from
+from struct import error, pack, Struct, unpack_from
 
 _SIZE, _FLOAT, _COMPLEX = Struct('<I'), Struct('<d'), Struct('<dd')
 _CONSTANTS = {
@@ -120,7 +120,7 @@ class Codec:
     reader = _Reader(self, data, known)
     try:
       value = reader.read()
-    except (error, LookupError, ValueError, TypeError, OverflowError) as why:
+    except (error, LookupError, ValueError, TypeError, ArithmeticError) as why:
       raise WireError(f'not a message: {type(why).__name__}') from None
     if reader.at != len(data):
       raise WireError('not a message: bytes are left over')

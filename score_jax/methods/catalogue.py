@@ -59,7 +59,9 @@ METHODS: dict[str, _Entry] = {
   ),
   'single_turn': _trained('Single-turn RL', plain_rl.single_turn),
   'multi_turn_sum': _trained('Multi-turn RL (a): sum', plain_rl.summed),
-  'multi_turn_last': _trained('Multi-turn RL (b): (x2, y2)', plain_rl.last_turn),
+  'multi_turn_last': _trained(
+    'Multi-turn RL (b): (x2, y2)', plain_rl.last_turn
+  ),
   'score': _trained('SCoRe', score.stages),
   'without_stage_one': _trained(
     'SCoRe without Stage I', score.without_stage_one

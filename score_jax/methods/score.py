@@ -92,4 +92,6 @@ def interleaved(config: ConfigDict) -> list[StagePlan]:
 
 def split(steps: int, rounds: int) -> list[int]:
   """Returns the updates of each round, equal within one, the sum `steps`."""
-  return [steps * (i + 1) // rounds - steps * i // rounds for i in range(rounds)]
+  return [
+    steps * (i + 1) // rounds - steps * i // rounds for i in range(rounds)
+  ]

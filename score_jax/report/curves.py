@@ -27,6 +27,7 @@ PHASES = {
 }
 PARTS_SMOOTHED = 15  # The moving mean spans this part of a segment.
 LIFT = 16.0  # Points between axes and legend, for the names of the stages.
+SHARES = ('Groups without a signal', 'Attempts cut off')
 CLIPPED = 'Norm of the gradient, before clipping'
 PANELS = 3  # Pairs of turns drawn; later ones are in the table of numbers.
 
@@ -108,8 +109,8 @@ def health(run: Run) -> Figure:
   turns = range(1, run.turns_trained + 1)
   panels = {
     'Entropy, nats per token': [(f'entropy_t{t}', t) for t in turns],
-    'Groups without a signal': [(f'flat_groups_t{t}', t) for t in turns],
-    'Attempts cut off': [(f'truncated_t{t}', t) for t in turns],
+    SHARES[0]: [(f'flat_groups_t{t}', t) for t in turns],
+    SHARES[1]: [(f'truncated_t{t}', t) for t in turns],
     CLIPPED: [('grad_norm', None)],
     'Sampling and scoring apart, nats': [('logp_gap_mean', None)],
   }
@@ -126,7 +127,7 @@ def health(run: Run) -> Figure:
       _curve(axes, run, name, turn, words.attempt(turn) if turn else '_')
     if title == CLIPPED:
       _clip_line(axes, run)
-    _small(axes, run)
+    _small(axes, run, title in SHARES)
   handles, labels = grid[0].get_legend_handles_labels()
   figure.legend(
     handles, labels, loc='outside upper right', ncols=len(labels) or 1
@@ -186,7 +187,7 @@ def _clip_line(axes: Axes, run: Run) -> None:
   )
 
 
-def _small(axes: Axes, run: Run) -> None:
+def _small(axes: Axes, run: Run, shares: bool) -> None:
   if not axes.lines:
     axes.set_axis_off()
     return
@@ -197,7 +198,8 @@ def _small(axes: Axes, run: Run) -> None:
   _boundaries(axes, run)
   axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
   axes.yaxis.set_major_locator(MaxNLocator(4))
-  axes.yaxis.set_major_formatter(lambda y, _: f'{y + 0.0:.3g}')
+  scale, unit = (100, ' %') if shares else (1, '')
+  axes.yaxis.set_major_formatter(lambda y, _: f'{scale * y + 0.0:.3g}{unit}')
 
 
 def _curve(

@@ -44,7 +44,7 @@ class Tokens:
   text: tuple[str, ...]
   turn: tuple[int, ...]  # The attempt that wrote the token, or 0.
   logp: tuple[float, ...]  # Of the policy that sampled; nats.
-  kl: tuple[float, ...]  # logp less the reference's; nats.
+  kl: tuple[float, ...]  # Its share of the KL to the reference; nats.
 
 
 @dataclasses.dataclass(frozen=True)

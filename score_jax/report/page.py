@@ -190,8 +190,19 @@ def _percent(summary: dict, name: str) -> str:
 def _opening(run: Run, pictures: dict[str, Picture]) -> str:
   return (
     f'<h1>{escape(headline(run))}</h1>{_paragraph("lead", lead(run))}'
-    f'{_notes(run)}<div class="opening"><div>{WHAT}{_task(run)}</div>'
+    f'{_notes(run)}<div class="opening"><div>{WHAT}{_method(run)}{_task(run)}</div>'
     f'{_figure(pictures, "accuracy")}</div>{examples.flow(run)}'
+  )
+
+
+def _method(run: Run) -> str:
+  """Returns a word on a run of another method than SCoRe, '' for SCoRe."""
+  name = str(run.settings.get('method.name', 'score'))
+  if name == 'score':
+    return ''
+  return (
+    f'<p>This run is one to compare SCoRe with: <b>{escape(name)}</b>, as it '
+    'is called in <code>score_jax/methods</code>.</p>'
   )
 
 

@@ -11,8 +11,7 @@ from score_jax.tasks import published, rows
 from score_jax.tasks.published import File, Layout, Source
 
 Paths = Mapping[str, pathlib.Path]
-BOXED = r'\boxed{{{}}}'
-FORM = r'The final answer is $\boxed{answer}$.'
+FORM = r'The final answer is $\boxed{{answer}}$.'  # {answer} is filled in.
 _BOX = re.compile(r'\\(?:boxed|fbox)(?![A-Za-z])\s*')
 _CALCULATOR = re.compile(r'<<[^>]*>>')
 
@@ -154,7 +153,7 @@ def _gsm8k_problem(name: str, row: rows.Row) -> Problem:
   if not mark or not re.fullmatch(r'-?\d+(\.\d+)?', answer):
     raise row.error('has an answer that does not end in #### and a number')
   solution = _CALCULATOR.sub('', solution).strip()
-  final = FORM.replace('{answer}', '{' + answer + '}')
+  final = FORM.replace('{answer}', answer)
   return Problem(name, row.text('question'), answer, f'{solution}\n{final}')
 
 
@@ -200,7 +199,7 @@ def _aime(paths: Paths) -> published.Splits:
       if not answer.strip().isdigit():
         raise row.error(f'has the answer {answer!r:.40}, no whole number')
       answer = str(int(answer))
-      final = FORM.replace('{answer}', '{' + answer + '}')
+      final = FORM.replace('{answer}', answer)
       worked = row.optional('solution', 'Solution').strip()
       problems.append(
         Problem(

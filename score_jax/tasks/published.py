@@ -94,7 +94,7 @@ def read(
 
   Raises:
     ConfigError: with file and line, if a file is damaged; or if two problems
-      have one id.
+      have one id, or a split has none.
   """
   found = layout.parse(paths)
   ids = [problem.id for split in found.values() for problem in split]
@@ -108,6 +108,12 @@ def read(
     name: [p for p in split if p.id not in source.left_out]
     for name, split in found.items()
   }
+  empty = [name for name in source.published if not splits.get(name)]
+  if empty:
+    raise ConfigError(
+      f'{_names(paths)}: {source.name} has no problem of its split {empty[0]}; '
+      'copy the files anew.'
+    )
   return splits, _notes(source, ids, splits)
 
 

@@ -1,11 +1,13 @@
 """The published problems whose references our graders have to accept."""
 
+import ast
 import gzip
 import json
 import os
 import pathlib
 
 from score_jax.graders.code import Tests
+from score_jax.graders.instrument import defined, parsed
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDERS = ('SCORE_DATA_DIR', ROOT.parent / 'shared' / 'data')
@@ -22,9 +24,9 @@ def folder() -> pathlib.Path | None:
 
 
 def read(path: pathlib.Path) -> list[dict]:
-  opened = gzip.open(path, 'rt') if path.suffix == '.gz' else path.open()
-  with opened as lines:
-    return [json.loads(line) for line in lines]
+  data = path.read_bytes()
+  text = gzip.decompress(data) if path.suffix == '.gz' else data
+  return [json.loads(line) for line in text.splitlines()]
 
 
 def human_eval(row: dict) -> tuple[str, Tests]:
@@ -44,20 +46,13 @@ def mbpp_plus(row: dict) -> tuple[str, Tests]:
 
 
 def _entry(row: dict) -> str:
-  """Returns the one name that all tests call and the reference defines."""
-  import ast
-
-  made = [
-    node.name
-    for node in ast.parse(row['code']).body
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef))
-  ]
+  """Returns the last name that the reference defines and all tests use."""
   used = [
-    {n.id for n in ast.walk(ast.parse(test)) if isinstance(n, ast.Name)}
+    {n.id for n in ast.walk(parsed(test)) if isinstance(n, ast.Name)}
     for test in row['test_list']
   ]
-  both = [name for name in made if all(name in names for names in used)]
-  return both[-1] if both else ''
+  made = [n for n in defined(row['code']) if all(n in names for names in used)]
+  return made[-1] if made else ''
 
 
 SETS = {

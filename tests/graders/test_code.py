@@ -10,7 +10,6 @@ import published
 import pytest
 
 from score_jax.graders import code, instrument, mutate, sandbox
-from score_jax.graders.code import Tests
 from score_jax.problem import Outcome, Problem
 
 SECONDS = 20.0  # For what ends by itself, on a busy machine.
@@ -53,7 +52,11 @@ def test_a_program_that_does_not_end_is_ended(name):
 
 def test_the_share_is_that_of_the_tests_passed():
   source = 'def add(a, b):\n  return 5\n'
-  tests = ['assert add(2, 3) == 5', 'assert add(1, 1) == 2', 'assert add(4, 1) == 5']
+  tests = [
+    'assert add(2, 3) == 5',
+    'assert add(1, 1) == 2',
+    'assert add(4, 1) == 5',
+  ]
   verdict = grade(source, tests)
   assert (verdict.outcome, verdict.share) == (Outcome.WRONG, 2 / 3)
   assert verdict.answer == source.strip()
@@ -109,7 +112,7 @@ def test_tests_survive_encoding():
   fields = {'before': 'b', 'setup': 's', 'tests': ['1', '2'], 'entry': 'e'}
   encoded = code.encode_tests(**fields)
   assert json.loads(encoded) == fields
-  assert code.decode_tests(encoded) == Tests('b', 's', ('1', '2'), 'e')
+  assert code.decode_tests(encoded) == code.Tests('b', 's', ('1', '2'), 'e')
 
 
 CODE = 'def f():\n  return 1'
@@ -124,7 +127,10 @@ TEXTS = {
   'begun within, others follow': (f'{CODE}\n```\nUse:\n```\nf()\n```', CODE),
   'tildes': (f'~~~\n{CODE}\n~~~', CODE),
   'longer fences': (f'````\n{CODE}\n```\n````', f'{CODE}\n```'),
-  'indented': ('1. Do:\n   ```python\n   a = 1\n   b = 2\n   ```', 'a = 1\nb = 2'),
+  'indented': (
+    '1. Do:\n   ```python\n   a = 1\n   b = 2\n   ```',
+    'a = 1\nb = 2',
+  ),
   'returns of a typewriter': ('```python\r\na = 1\r\n```\r\n', 'a = 1'),
   'ticks within a line': (f'```f``` is:\n```\n{CODE}\n```', CODE),
   'prose': ('I cannot do it.', 'I cannot do it.'),
@@ -143,13 +149,15 @@ def test_the_program_is_found_in_a_text(name):
   ['```\n', '```python\n', '``` ', '`', ' ', '\t`', '~~~\n``` x\n', '\n', '\0'],
 )
 def test_finding_a_program_takes_linear_time(piece):
-  """10 MB in seconds; what is quadratic would take days."""
+  """10 MB in a second or two; what is quadratic would take hours."""
   start = time.monotonic()
   code.program_of(piece * (10_000_000 // len(piece)))
-  assert time.monotonic() - start < 60
+  assert time.monotonic() - start < 20
 
 
-@pytest.mark.parametrize('text', ['\0', '\ud800', '```\n\0\n```', '\ufeff1 +', '(' * 9999])
+@pytest.mark.parametrize(
+  'text', ['\0', '\ud800', '```\n\0\n```', '\ufeff1 +', '(' * 9999]
+)
 def test_odd_texts_are_wrong_and_no_error(text):
   assert grade(text, hostile.SUM).outcome == Outcome.WRONG
 
@@ -162,7 +170,7 @@ def largest(xs, low=0):
       best = max(best, x)
   return best
 """
-LARGEST = Tests('', '', ('assert largest([2, 8, 5, 9]) == 8',), 'largest')
+LARGEST = code.Tests('', '', ('assert largest([2, 8, 5, 9]) == 8',), 'largest')
 
 
 def test_wrong_programs_are_other_programs_and_always_the_same():

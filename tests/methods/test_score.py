@@ -3,7 +3,7 @@
 import pytest
 
 from configs import presets
-from score_jax.methods import score
+from score_jax.methods import catalogue, score
 from score_jax.objective import Stage
 
 
@@ -68,7 +68,7 @@ def test_three_turns_are_taught_one_attempt_after_the_other():
   ],
 )
 def test_a_job_sees_to_all_stages_up_to_its_own(job, turns, names):
-  plans = score.chain(_config(turns=turns, job=job))
+  plans = catalogue.chain(_config(turns=turns, job=job))
   assert [plan.name for plan in plans] == names
 
 

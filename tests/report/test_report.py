@@ -630,6 +630,14 @@ def test_a_weight_that_never_moves_has_no_panel(run, values, panels):
   assert len([axes for axes in figure.axes if axes.lines]) == panels
 
 
+def test_a_run_of_another_method_does_not_pass_for_score(run):
+  config = json.loads((run / 'config.json').read_text())
+  assert 'one to compare' not in page.page(files.read(run), {})
+  config['method']['name'] = 'star_d'
+  (run / 'config.json').write_text(json.dumps(config))
+  assert '<b>star_d</b>' in page.page(files.read(run), {})
+
+
 def test_the_report_tells_what_its_task_is(built):
   assert 'leading zero' in built.read_text()
   assert about('math=2,gsm8k=1').count('Each problem') == 2

@@ -21,9 +21,7 @@ def test_what_is_prepared_is_what_the_files_say_in_their_order(ours, prepared):
     builders.prepare(name, str(ours), str(prepared))
     splits, _ = published.read(source, *published.find(source, ours))
     for split, problems in splits.items():
-      if problems:  # TFDS keeps no empty split.
-        found = builders.read_split(name, str(prepared), split)
-        assert found == problems
+      assert builders.read_split(name, str(prepared), split) == problems
 
 
 def test_a_second_start_reads_no_source(ours, tmp_path):
@@ -60,9 +58,9 @@ def test_damaged_preparations_are_refused_with_the_folder_to_delete(
   assert tasks.load_problems(task, 'test', 0)
   (path,) = _folder(data).glob('*-test.tfrecord*')
   path.write_bytes(path.read_bytes()[:-40])
-  with pytest.raises(ConfigError, match='delete its folder in task.data_dir'):
+  with pytest.raises(ConfigError, match='delete its folder in task'):
     tasks.load_problems(task, 'test', 0)
-  (_folder(data) / 'features.json').write_text('{')
+  (_folder(data) / 'dataset_info.json').write_text('{')
   with pytest.raises(ConfigError, match='delete the folder score_jax/gsm8k'):
     builders.prepare('gsm8k', str(ours), data)
 
@@ -118,9 +116,7 @@ def test_a_download_that_fails_says_what_to_put_where(
   assert not _folder(tmp_path).exists()
 
 
-def test_a_downloaded_file_keeps_the_form_that_its_address_says(
-  ours, tmp_path
-):
+def test_a_downloaded_file_keeps_the_form_that_its_address_says(ours, tmp_path):
   """TFDS names what it downloads as it likes."""
   source = builders.SOURCES['mbpp_sanitized']
 

@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-from score_jax import main, show
+from configs import presets
+from score_jax import config as config_lib
+from score_jax import show
 from score_jax.tasks import builders, catalogue, published
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -34,20 +36,24 @@ def folder(tmp_path_factory):
 def test_its_python_runs(folder, monkeypatch):
   monkeypatch.chdir(folder)
   code = [text for kind, name, text in _snippets() if kind == 'python']
-  code = [text for text in code if text != (folder / 'my_graders.py').read_text()]
+  code = [
+    text for text in code if text != (folder / 'my_graders.py').read_text()
+  ]
   assert len(code) >= 3
   exec('\n'.join(code), {})
 
 
-def test_its_commands_show_the_problems_of_its_file(
-  folder, monkeypatch, capsys
-):
+def test_its_commands_show_the_problems_of_its_file(folder, monkeypatch):
   monkeypatch.chdir(folder)
   for text in [text for kind, _, text in _snippets() if kind == 'sh']:
     command, _, flags = text.strip().partition(' --')
     assert command == 'python -m score_jax.show'
-    show.main(main.parse(['show', *f'--{flags}'.split()]))
-    said = capsys.readouterr().out
+    config = presets.make('score', '')
+    for flag in f'--{flags}'.split():
+      name, value = flag.removeprefix('--config.').split('=')
+      config_lib.check_override(config, name, value)
+      config.update_from_flattened_dict({name: value})
+    said = '\n'.join(show.show(config, 'train', 3))
     assert '3 problems in train' in said
     for name in ('a', 'b, easy', 'c'):
       assert f'=== {name}\n' in said

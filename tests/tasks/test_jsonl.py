@@ -54,7 +54,9 @@ def test_what_may_be_left_out_is_filled_in(tmp_path):
 
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=25))
 @settings(max_examples=60, deadline=None)
-def test_whatever_is_written_is_read_and_nothing_is_lost(tmp_path_factory, rows):
+def test_whatever_is_written_is_read_and_nothing_is_lost(
+  tmp_path_factory, rows
+):
   lines = [json.dumps({'problem': p, 'answer': a}) for p, a in rows]
   for end in ('\n', '\r\n'):
     data = '\ufeff' * (end == '\n') + end.join(lines) + end
@@ -80,9 +82,7 @@ def test_a_line_of_any_bytes_is_read_or_refused_by_its_number(
 
 @pytest.mark.parametrize('kept', range(1, len(GOOD)))
 def test_a_last_line_that_is_cut_short_is_refused(tmp_path, kept):
-  assert ', line 2 is no JSON' in _refused(
-    tmp_path, GOOD + b'\n' + GOOD[:kept]
-  )
+  assert ', line 2 is no JSON' in _refused(tmp_path, GOOD + b'\n' + GOOD[:kept])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,10 @@ def test_a_last_line_that_is_cut_short_is_refused(tmp_path, kept):
     (b'{"problem": "a"}', "line 2 has no 'answer'; it has ['problem']."),
     (b'{"answer": "a"}', "line 2 has no 'problem'"),
     (b'{"problem": null, "answer": "2"}', "'problem' of the wrong type (null)"),
-    (b'{"problem": ["a"], "answer": "2"}', "'problem' of the wrong type (list)"),
+    (
+      b'{"problem": ["a"], "answer": "2"}',
+      "'problem' of the wrong type (list)",
+    ),
     (b'{"problem": "a", "answer": 0.1}', "'answer' of the wrong type (float)"),
     (b'{"problem": "a", "answer": true}', "'answer' of the wrong type (bool)"),
     (b'{"problem": "a", "answer": NaN}', "'answer' of the wrong type (float)"),

@@ -69,8 +69,13 @@ def test_the_answer_is_what_stands_in_the_last_whole_box(text, answer):
   assert mathematics.boxed(text) == answer
 
 
-@given(st.recursive(st.just('x'), lambda s: s.map('{{{}}}'.format) | st.tuples(
-  s, s).map(''.join), max_leaves=8))
+@given(
+  st.recursive(
+    st.just('x'),
+    lambda s: s.map('{{{}}}'.format) | st.tuples(s, s).map(''.join),
+    max_leaves=8,
+  )
+)
 def test_braces_inside_a_box_are_kept(inside):
   assert mathematics.boxed(rf'a \boxed{{{inside}}} b') == inside
 
@@ -79,8 +84,9 @@ def test_math_from_its_folders_is_math_from_the_lists(tmp_path, ours):
   folders, _ = _read(mathematics.MATH, ours)
   shutil.copytree(ours / 'math_lists', tmp_path / 'math')
   lists, _ = _read(mathematics.MATH, tmp_path)
-  assert published.find(mathematics.MATH, tmp_path)[0] is not (
-    published.find(mathematics.MATH, ours)[0]
+  assert (
+    published.find(mathematics.MATH, tmp_path)[0]
+    is not (published.find(mathematics.MATH, ours)[0])
   )
   assert folders == lists
 
@@ -88,7 +94,9 @@ def test_math_from_its_folders_is_math_from_the_lists(tmp_path, ours):
 def test_the_listed_problems_of_math_are_its_test_and_all_others_train(ours):
   splits, _ = _read(mathematics.MATH, ours)
   # The list names problems 2, 5 and 9 of both subjects' test folders.
-  listed = {f'test/{s}/{k}.json' for s in ('algebra', 'geometry') for k in (2, 5, 9)}
+  listed = {
+    f'test/{s}/{k}.json' for s in ('algebra', 'geometry') for k in (2, 5, 9)
+  }
   assert {p.id for p in splits['test']} == listed
   others = {p.id for s in ('train', 'validation') for p in splits[s]}
   # Two folders of two subjects with twelve problems each.
@@ -295,11 +303,17 @@ def test_an_id_that_stands_twice_is_refused(tmp_path, ours):
 
 
 def test_a_count_other_than_the_published_one_is_said(ours):
-  source = dataclasses.replace(
-    mathematics.AIME24, published={'test': 3}
-  )
+  source = dataclasses.replace(mathematics.AIME24, published={'test': 3})
   assert _read(source, ours)[1] == []
   source = dataclasses.replace(source, published={'test': 4})
   assert _read(source, ours)[1] == [
     'aime24: 3 problems in test, where 4 were published.'
   ]
+
+
+def test_a_split_without_a_problem_is_refused(tmp_path, ours):
+  folder = _copy(ours, tmp_path, 'mbpp')
+  lines = (folder / 'mbpp.jsonl').read_text().splitlines()
+  (folder / 'mbpp.jsonl').write_text('\n'.join(lines[:-3]))
+  with pytest.raises(ConfigError, match='has no problem of its split train'):
+    _read(programs.MBPP, tmp_path)

@@ -40,7 +40,13 @@ def test_an_instruction_hedges_and_gives_no_verdict(name, tmp_path):
   said = found.instruction.lower()
   assert re.search(r'there (might|may) be an error', said)
   assert re.search(r'if (there is one|so), correct it', said)
-  for verdict in ('is wrong', 'incorrect', 'is an error', 'was right', 'failed'):
+  for verdict in (
+    'is wrong',
+    'incorrect',
+    'is an error',
+    'was right',
+    'failed',
+  ):
     assert verdict not in said
 
 
@@ -53,7 +59,9 @@ def test_both_turns_ask_for_the_final_answer_in_one_form(name):
   }[recipe.grader]
   assert form in recipe.prompt
   assert form in recipe.instruction
-  assert re.search('(whole|Explain each step of the) (solution|program)', recipe.prompt)
+  assert re.search(
+    '(whole|Explain each step of the) (solution|program)', recipe.prompt
+  )
   assert 'anew and nothing but' in recipe.instruction
   comment = recipe.instruction.strip().startswith('# ')
   assert comment == (recipe.grader == catalogue.CODE_GRADER)
@@ -86,7 +94,9 @@ def test_a_count_takes_the_first_of_a_split(task):
 
 def test_all_names_train_on_what_others_hold_out(task):
   for name in ('math', 'gsm8k'):
-    parts = [tasks.load_problems(task(name), s, 0) for s in ('train', 'validation')]
+    parts = [
+      tasks.load_problems(task(name), s, 0) for s in ('train', 'validation')
+    ]
     whole = tasks.load_problems(task(f'{name}_all'), 'train', 0)
     assert whole == parts[0] + parts[1]
     assert task(f'{name}_all').splits == ('train', 'test')
@@ -94,7 +104,9 @@ def test_all_names_train_on_what_others_hold_out(task):
 
 def test_mbpp_shows_problems_2_3_and_4_worked_before_each_problem(task):
   (problem,) = tasks.load_problems(task('mbpp'), 'validation', 0)
-  shown = re.findall(r'^Task: Write a function to (.*)\.$', problem.prompt, re.M)
+  shown = re.findall(
+    r'^Task: Write a function to (.*)\.$', problem.prompt, re.M
+  )
   # By their ids; the last one is problem 511 itself.
   assert shown == [
     'count the vowels of a text',
@@ -123,7 +135,9 @@ def test_texts_of_any_characters_pass_through_seqio_as_they_are(tmp_path):
 
   problems = [Problem(f'{n}', x, x, x, x, x) for n, x in enumerate(odd)]
   columns = registry.columns_of(problems)
-  registry.add_columns('odd', ('train',), lambda _: columns, '<{problem}|{problem}>')
+  registry.add_columns(
+    'odd', ('train',), lambda _: columns, '<{problem}|{problem}>'
+  )
   found = registry.read('odd', 'train', -1)
   assert found == [
     dataclasses.replace(p, prompt=f'<{p.prompt}|{p.prompt}>') for p in problems
@@ -132,7 +146,11 @@ def test_texts_of_any_characters_pass_through_seqio_as_they_are(tmp_path):
 
 def test_settings_replace_a_tasks_words_and_its_grader(task):
   found = task('aime25', prompt='?{problem}', instruction='!', grader='a.b:c')
-  assert (found.instruction, found.grader, found.isolated) == ('!', 'a.b:c', True)
+  assert (found.instruction, found.grader, found.isolated) == (
+    '!',
+    'a.b:c',
+    True,
+  )
   asked = [p.prompt for p in tasks.load_problems(found, 'test', 0)]
   assert asked[1] == '?Find the number of primes below $10$.'
   # Another task of the same name afterwards has its own words again.
@@ -179,7 +197,9 @@ def test_what_cannot_be_had_is_refused_with_the_remedy(settings, said):
 
 
 def test_a_split_that_a_task_lacks_is_refused(task):
-  with pytest.raises(ConfigError, match='has no train split, only test; choose'):
+  with pytest.raises(
+    ConfigError, match='has no train split, only test; choose'
+  ):
     tasks.load_problems(task('humaneval'), 'train', 0)
 
 
@@ -207,9 +227,7 @@ def test_rates_are_brought_to_lowest_terms(text, rates):
   assert [member.name for member in found] == list('abc')[: len(rates)]
 
 
-@given(
-  st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(0, 100)
-)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(0, 100))
 def test_shares_add_up_and_are_within_one_of_the_rate(rates, count):
   found = mixture.shares(rates, count)
   assert sum(found) == count
