@@ -1,12 +1,15 @@
 """The paper's tables, and the bundled task: what each preset changes.
 
 A preset is the argument of every file in this folder, as in
-`--config=configs/stage2.py:math`. Numbers that the paper does not state are
-marked *ours*.
+`--config=configs/stage2.py:math`. MODEL_TASK, as in gemma2_2b_math, is the
+task's table on a model and a TPU slice of `configs/models.py`; the folder of
+its checkpoint is --config.model.path. Numbers that the paper does not state
+are marked *ours*.
 """
 
 from ml_collections import ConfigDict
 
+from configs import models
 from score_jax import config as config_lib
 
 
@@ -60,7 +63,11 @@ def _long(config: ConfigDict, steps: int, prompt: int, answer: int) -> None:
   config.eval.batch = 64
 
 
-PRESETS = {'arithmetic': arithmetic, 'math': math, 'mbpp': mbpp}
+TASKS = {'math': math, 'mbpp': mbpp}
+# The paper's tables alone, on whatever model and mesh is given.
+PLAIN = {'arithmetic': arithmetic, **TASKS}
+# gemma2_2b_math and so on, one for each model and task.
+PRESETS = (*PLAIN, *(f'{m}_{t}' for m in models.MODELS for t in TASKS))
 
 
 def make(job: str, preset: str) -> ConfigDict:
@@ -71,11 +78,23 @@ def make(job: str, preset: str) -> ConfigDict:
   """
   preset = preset or 'arithmetic'
   if preset not in PRESETS:
-    raise config_lib.ConfigError(
-      f'--config: preset must be one of {", ".join(PRESETS)}; got '
-      f'{preset!r}{config_lib.nearest(preset, PRESETS)}.'
-    )
+    raise config_lib.ConfigError(_unknown(preset))
   config = config_lib.default()
   config.job, config.preset = job, preset
-  PRESETS[preset](config)
+  if preset in PLAIN:
+    PLAIN[preset](config)
+    return config
+  model, _, task = preset.rpartition('_')
+  TASKS[task](config)
+  models.apply(config, models.MODELS[model])
   return config
+
+
+def _unknown(preset: str) -> str:
+  """Returns what is said of a preset that is not there."""
+  return (
+    f'--config: preset must be one of {", ".join(PLAIN)}, or MODEL_TASK with '
+    f'MODEL one of {", ".join(models.MODELS)} and TASK one of '
+    f'{", ".join(TASKS)}; got {preset!r}'
+    f'{config_lib.nearest(preset, PRESETS)}.'
+  )

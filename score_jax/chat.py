@@ -18,6 +18,8 @@ Where the text of a conversation could differ from its ids:
 - An empty thought that the template puts before a new attempt, and leaves out
   before earlier ones (Qwen 3's, told not to think), stays in the context, as
   the model read it when it wrote the attempt; a note says so.
+
+What is exported writes the same: `served` is the template that does.
 """
 
 from __future__ import annotations
@@ -71,11 +73,12 @@ class Template:
   chat: Chat
   folder: str  # For messages.
 
-  def text(self, *messages: str) -> str:
+  def text(self, *messages: str, opened: bool = True) -> str:
     """Returns a conversation up to where the next attempt begins.
 
     Args:
       *messages: by turns of the user and of the model; the user's is last.
+      opened: whether the model's message is begun.
     """
     import jinja2
 
@@ -94,7 +97,7 @@ class Template:
         turns,
         chat_template=self.source,
         tokenize=False,
-        add_generation_prompt=True,
+        add_generation_prompt=opened,
         **told,
       )
     except (jinja2.TemplateError, ValueError, TypeError, LookupError) as error:
@@ -163,6 +166,55 @@ def _on_day(template: Template, day: datetime.date) -> Template:
     '{%- endmacro %}\n'
   )
   return dataclasses.replace(template, source=macro + source)
+
+
+def served(template: Template) -> str:
+  """Returns Jinja that writes by itself what was trained on.
+
+  Who serves the model then need not say that the clock stands still, which
+  system prompt there was, that the model was told not to think, and that an
+  empty thought stays before earlier attempts. What the conversation itself
+  says still goes first.
+
+  Args:
+    template: with its clock stopped.
+  """
+  start, source = '', template.source
+  if 'enable_thinking' in source and not template.chat.thinking:
+    start += (
+      '{%- if enable_thinking is not defined %}'
+      '{%- set enable_thinking = false %}{%- endif %}\n'
+    )
+  if template.chat.system:
+    message = (
+      f"{{'role': 'system', 'content': {_literal(template.chat.system)}}}"
+    )
+    start += (
+      "{%- if not messages or messages[0]['role'] != 'system' %}"
+      f'{{%- set messages = [{message}] + messages %}}{{%- endif %}}\n'
+    )
+  return start + _with_dropped(template, source)
+
+
+def _literal(text: str) -> str:
+  """Returns a text as Jinja writes it."""
+  return json.dumps(text, ensure_ascii=False)
+
+
+def _with_dropped(template: Template, source: str) -> str:
+  """Returns Jinja that keeps what it wrote before earlier attempts, too."""
+  question = QUESTIONS[0]
+  dropped = cut(template, question).dropped
+  if not dropped:
+    return source
+  opening = template.text(question).removesuffix(dropped)
+  begins = opening.removeprefix(template.text(question, opened=False))
+  short, whole = _literal(begins), _literal(begins + dropped)
+  return (
+    # As Jinja itself does, one line end behind the last line is left out.
+    f'{{%- set written %}}{source.removesuffix(chr(10))}{{% endset %}}'
+    f'{{{{- written | replace({whole}, {short}) | replace({short}, {whole}) }}}}'
+  )
 
 
 def cut(template: Template, instruction: str) -> Cut:

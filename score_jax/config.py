@@ -60,6 +60,7 @@ def default() -> ConfigDict:
 def _model() -> ConfigDict:
   c = ConfigDict()
   c.path = ''  # A checkpoint folder as on the Hugging Face hub; '' = bundled.
+  c.hub = ''  # What a preset is for, as the hub names it; path is then needed.
   c.dtype = 'float32'  # Of activations and products.
   c.param_dtype = 'float32'  # Of what is trained: the policy, or its adapter.
   c.master_weights = True  # bfloat16 param_dtype: a float32 copy to add to.
@@ -208,6 +209,7 @@ def _eval() -> ConfigDict:
   c.batch = 500  # Problems sampled at once.
   c.temperature = 0.0  # 0 = greedy (the paper).
   c.every = 20  # Steps between validations during training; 0 = never.
+  c.attempts = 0  # Also evaluated in the end, so many in a row; 0 = not.
   c.validation_problems = 500  # Of the validation split.
   c.resamples = 2000  # Of the paired bootstrap.
   return c
@@ -444,6 +446,11 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 1, 'sampling.max_prompt_tokens', 'limits.nonfinite_updates')
   _at_least(config, 1, 'sampling.parts')
   _at_least(config, 0, 'grading.workers')
+  _refuse(
+    config.eval.attempts != 0 and config.eval.attempts < 2,
+    'eval.attempts must be 0, for none, or at least 2; got '
+    f'{config.eval.attempts}.',
+  )
   _at_least(config, 0.1, 'grading.seconds')
   _at_least(config, 64, 'grading.memory_mb')
   _share(config, 'method.gamma', 'method.offline_fraction')

@@ -3,30 +3,20 @@
 python -m score_jax.export --workdir=runs/mine --out=DIR [--stage=stage2]
 
 A run with an adapter comes out merged into its base model; with --adapter, as
-a folder that PEFT and vLLM load beside the base model.
+a folder that PEFT and vLLM load beside the base model. The chat template that
+comes along writes by itself what was trained on (see chat.py).
 """
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from score_jax.config import ConfigError
-
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Of the run.', required=True)
-_OUT = flags.DEFINE_string('out', None, 'Folder to write.', required=True)
-_STAGE = flags.DEFINE_string(
-  'stage', '', 'Whose best checkpoint; the last one.'
-)
-_DTYPE = flags.DEFINE_enum(
-  'dtype', '', ['', 'float32', 'bfloat16'], "Of the weights; the base model's."
-)
-_ADAPTER = flags.DEFINE_bool(
-  'adapter', False, 'Write the adapter alone, as PEFT does.'
-)
 
 
 def export(
@@ -51,7 +41,6 @@ def export(
       `out` is in use.
   """
   import jax
-  from ml_collections import ConfigDict
 
   from score_jax import checkpoint, files, job, sharding
   from score_jax import config as config_lib
@@ -77,9 +66,10 @@ def export(
     where, checkpoint.best_first(where), target, print
   )
   hf = weights.read_config(source)
+  template = _chat_template(config, source)
   if adapter:
     params = jax.tree.map(lambda x: x.astype(dtype or x.dtype), params)
-    weights.save_adapter(out, params, chosen, hf, source)
+    weights.save_adapter(out, params, chosen, hf, source, template)
     return f'the adapter of {stage}, step {meta["step"]}'
   stored = tensor_files.stored_tensors(pathlib.Path(source))
   dtype = dtype or tensor_files.DTYPES[next(iter(stored.values())).dtype]
@@ -93,8 +83,22 @@ def export(
         'one there.'
       )
     params = lora.merge(base, params, chosen, dtype)
-  weights.save(out, params, hf, source, progress=True)
+  weights.save(out, params, hf, source, progress=True, chat_template=template)
   return f'{stage}, step {meta["step"]}'
+
+
+def _chat_template(config: ConfigDict, source: str) -> str:
+  """Returns the chat template that writes what was trained on; '' = as it is."""
+  from score_jax import chat, tokenizer
+
+  task = config.task
+  words = tokenizer.load(
+    source, chat.Chat(task.chat, task.system, task.thinking)
+  )
+  if words.template is None:
+    return ''
+  served = chat.served(words.template)
+  return '' if served == words.library.get_chat_template() else served
 
 
 def _stage(workdir: pathlib.Path, name: str) -> str:
@@ -108,24 +112,42 @@ def _stage(workdir: pathlib.Path, name: str) -> str:
   return name or found[-1]
 
 
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+  """Returns the options of the command line."""
+  parser = argparse.ArgumentParser('score_jax.export', description=__doc__)
+  parser.add_argument('--workdir', required=True, help='of the run')
+  parser.add_argument('--out', required=True, help='folder to write')
+  parser.add_argument(
+    '--stage', default='', help='whose best checkpoint; the last one'
+  )
+  parser.add_argument(
+    '--dtype',
+    default='',
+    choices=('float32', 'bfloat16'),
+    help="of the weights; the base model's",
+  )
+  parser.add_argument(
+    '--adapter', action='store_true', help='write the adapter alone'
+  )
+  return parser.parse_args(argv)
+
+
 def main(argv: Sequence[str]) -> None:
-  """Exports what the flags name."""
-  del argv
-  logging.set_verbosity(logging.WARNING)
-  out = pathlib.Path(_OUT.value)
+  """Exports what the options name."""
+  given = parse(argv)
   try:
     which = export(
-      pathlib.Path(_WORKDIR.value),
-      out,
-      _STAGE.value,
-      _DTYPE.value,
-      _ADAPTER.value,
+      pathlib.Path(given.workdir),
+      pathlib.Path(given.out),
+      given.stage,
+      given.dtype,
+      given.adapter,
     )
   except ConfigError as error:
     print(f'score_jax: {error}', file=sys.stderr)
     sys.exit(2)
-  print(f'wrote {which} to {out}')
+  print(f'wrote {which} to {given.out}')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main(sys.argv[1:])

@@ -225,8 +225,15 @@ def model_folder(config: ConfigDict) -> str:
   """Returns the folder of the base model.
 
   Raises:
-    ConfigError: if it is not there.
+    ConfigError: if it is not there, or not given where a preset needs one.
   """
+  hub = config.model.hub
+  if hub and not config.model.path:
+    raise ConfigError(
+      f"model.path='' is the bundled model, and preset {config.preset} is for "
+      f'{hub}; download it (hf download {hub} --local-dir DIR) and set '
+      '--config.model.path=DIR.'
+    )
   path = config.model.path or str(BUNDLED)
   if not pathlib.Path(path).is_dir():
     raise ConfigError(
@@ -256,6 +263,7 @@ def setup(
   mesh = sharding.make_mesh(config_lib.mesh_shape(config, jax.device_count()))
   task, test_task = tasks.get(config.task), _test_task(config)
   folder = model_folder(config)
+  weights.check(folder)  # What is wrong with them is known in an instant.
   chat = config.task
   words = tokenizer.load(folder, Chat(chat.chat, chat.system, chat.thinking))
   model = make_model(config, folder, mesh)
@@ -268,6 +276,7 @@ def setup(
   splits = _load_splits(config, task, test_task, graders, words)
   stop.check()
   ids = words.between(config.task.instruction or task.instruction)
+  _check_length(config, folder, len(ids))
   between = jax.device_put(
     jnp.asarray(ids, jnp.int32), sharding.replicated(mesh)
   )
@@ -321,6 +330,25 @@ def _open_graders(
         grading.open_grader(task, limits)
       )
   return [graders[task.grader] for task in wanted]
+
+
+def _check_length(config: ConfigDict, folder: str, between: int) -> None:
+  """Refuses rows that may grow past the positions that a model was made for."""
+  most = families.positions(weights.read_config(folder))
+  prompt, attempts = (
+    config.sampling.max_prompt_tokens,
+    sum(config.sampling.max_tokens),
+  )
+  # One more between two attempts: the token that closes one that was cut off.
+  whole = prompt + attempts + (config.turns - 1) * (between + 1)
+  if whole > most:
+    raise ConfigError(
+      f'sampling.max_prompt_tokens={prompt}, sampling.max_tokens='
+      f'{tuple(config.sampling.max_tokens)} and instructions of {between} '
+      f'tokens make rows of {whole}, and the model has '
+      f'max_position_embeddings={most} ({folder}/config.json); lower one of '
+      'them.'
+    )
 
 
 def make_model(

@@ -23,7 +23,7 @@ from score_jax.trajectory import Trajectory
 # Which stream of random numbers a key belongs to.
 DROPOUT = 1_000_002
 # Scalars, or one number per turn, float[T]; those of ROWS are per row.
-ROWS = ('advantage', 'token_kl')  # float[B, T] and float[B, L].
+ROWS = ('advantage', 'credit', 'token_kl')  # float[B, T], [B, T], [B, L].
 Metrics = dict[str, jax.Array]
 
 
@@ -167,13 +167,15 @@ def loss_and_metrics(
   _, kl_loss = objective.kl_terms(stage, taught, turn)
   weights = objective.kl_weights(stage, beta2)
   paid = objective.shaped_reward(stage, batch.reward)
-  value = objective.returns(paid - weights * kl_number, stage.gamma)
+  credit = paid - weights * kl_number
+  value = objective.returns(credit, stage.gamma)
   given = _given(learning, batch, average)
   advantage = objective.advantages(
     value, valid, learning.groups, learning.baseline, given
   )
   loss = objective.loss(advantage, kl_loss, weights * valid, taught.logp, turn)
-  return loss, _metrics(learning, batch, scores, paid, value, advantage)
+  rows = {'advantage': advantage, 'credit': credit}
+  return loss, _metrics(learning, batch, scores, paid, value, rows)
 
 
 def _given(learning, batch, average) -> jax.Array | None:
@@ -213,7 +215,7 @@ def _hidden_with_dropout(model, params, tokens, dropout, key) -> jax.Array:
   return noisy.apply({'params': params}, tokens, rngs={'dropout': key})[0]
 
 
-def _metrics(learning, batch, scores, paid, value, advantage) -> Metrics:
+def _metrics(learning, batch, scores, paid, value, rows) -> Metrics:
   """Returns means over rows; those of tokens are per turn where it matters."""
   trajectory = batch.trajectory
   turn, turns = trajectory.turn, batch.reward.shape[1]
@@ -233,9 +235,9 @@ def _metrics(learning, batch, scores, paid, value, advantage) -> Metrics:
     'entropy': jnp.sum(sums(scores.entropy), 0) / count,
     'truncated': trajectory.truncated.astype(jnp.float32).mean(0),
     'tokens': tokens.mean(0),
-    'advantage': advantage,
+    **rows,
     'token_kl': jnp.where(turn > 0, kl, 0.0),
-    'advantage_size': jnp.abs(advantage).mean(0),
+    'advantage_size': jnp.abs(rows['advantage']).mean(0),
     'flat_groups': jnp.mean(spread < 1e-6, axis=0, dtype=jnp.float32),
     'logp_gap_mean': jnp.sum(gap) / jnp.maximum(jnp.sum(turn > 0), 1),
     'logp_gap_max': jnp.max(gap),

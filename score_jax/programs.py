@@ -73,7 +73,8 @@ class Setup:
 
 @functools.lru_cache
 def _base(architecture, dtype, mesh) -> Any:
-  execution = transformer.Execution(param_dtype=dtype, mesh=mesh)
+  # Scanned: the parameters are the same, and many layers are traced as one.
+  execution = transformer.Execution(param_dtype=dtype, mesh=mesh, unroll=False)
   return weights.target(transformer.Transformer(architecture, execution))
 
 

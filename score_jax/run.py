@@ -13,8 +13,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from score_jax import files, pretrain, tasks, train
 from score_jax import job as job_lib
+from score_jax import pretrain, tasks, train
 from score_jax.checkpoint import CheckpointError
 from score_jax.config import ConfigError
 from score_jax.job import Interrupted, Job, Stop
@@ -102,7 +102,7 @@ def attend(
   _fill_in(config)
   held = job_lib.is_claimed(config, workdir)
   missing = [p for p in plans if not train.is_finished(workdir, p)]
-  results = _results(workdir)
+  results = train.read_results(workdir / 'eval.json')
   names = ['base', *(p.name for p in plans), *_asked(config)]
   if not missing and all(name in results for name in names):
     say(f'finished: nothing is left to do in {workdir}')
@@ -136,8 +136,8 @@ def _stages(job: Job, plans: list[Phase], started: float) -> None:
     if job.config.log.report:
       build(job.workdir)
   for name, inference in _asked(job.config).items():
-    base = job.base_on_devices()
-    results[name] = train.evaluate_into(job, name, base, 0, inference)
+    params, step = _final(job, plans)
+    results[name] = train.evaluate_into(job, name, params, step, inference)
     say(f'{name}: {_result(results[name])}')
   say(table(results))
   _report(job.config, job.workdir)
@@ -150,11 +150,22 @@ def _report(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def _asked(config: ConfigDict) -> dict[str, Inference]:
-  """Returns what the base is asked beside attempts, under the method's name."""
-  method = catalogue.get(config)
-  if method.inference == prompting.attempts(config):
-    return {}
-  return {method.name: method.inference}
+  """Returns what the final model is asked beside attempts, by name."""
+  asked, method = {}, catalogue.get(config)
+  if method.inference != prompting.attempts(config):
+    asked[method.name] = method.inference
+  if config.eval.attempts:
+    name = f'attempts{config.eval.attempts}'
+    asked[name] = prompting.repeated(config.eval.attempts)
+  return asked
+
+
+def _final(job: Job, plans: list[Phase]) -> tuple[Any, int]:
+  """Returns the parameters that all phases end with, and their step."""
+  if not plans:
+    return job.base_on_devices(), 0
+  params, step = train.best_params(job, plans[-1].name)
+  return job.bound(params), step
 
 
 CUT_OFF = 0.05  # Of the base model's attempts; more than that is said.
@@ -202,11 +213,6 @@ def _start(job: Job, plan: Phase, before: list[Phase]) -> Any:
     f'step {step}'
   )
   return params
-
-
-def _results(workdir: pathlib.Path) -> dict[str, Any]:
-  path = workdir / 'eval.json'
-  return files.read_json(path) if path.exists() else {}
 
 
 def _result(result: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from score_jax import (
   sharding,
 )
 from score_jax.checkpoint import CheckpointError, Checkpoints
+from score_jax.config import ConfigError
 from score_jax.grading import Grader
 from score_jax.imitation import ImitationRound
 from score_jax.job import adapter, Interrupted, Job
@@ -233,7 +234,7 @@ def _loop(
 def _base(job: Job) -> alarms.Base | None:
   """Returns how good the base is, if it was evaluated as validations are."""
   path = job.workdir / 'eval.json'
-  known = files.read_json(path).get('base') if path.exists() else None
+  known = read_results(path).get('base')
   if known is None or job.validation is None or job.config.task.eval_name:
     return None
   count = len(job.validation)
@@ -287,12 +288,13 @@ def _samples(
   """Gives a few rows of a batch, spread over it, for people to read."""
   rows = np.linspace(0, len(reward), job.config.log.samples, endpoint=False)
   for row in rows.astype(int):
-    advantage, kl = (
-      jax.device_get(of_rows[name][row]) for name in ('advantage', 'token_kl')
+    advantage, credit, kl = (
+      jax.device_get(of_rows[name][row]) for name in learner.ROWS
     )
     yield (
       graded.record(row)
-      | {'reward': reward[row].tolist(), 'advantage': advantage.tolist()}
+      | {'reward': reward[row].tolist(), 'paid': credit.tolist()}
+      | {'advantage': advantage.tolist()}
       | graded.tokens(row, kl, job.tokenizer)
     )
 
@@ -415,6 +417,21 @@ def _validate(job: Job, params: Any) -> dict[str, float | None]:
   }
 
 
+def read_results(path: pathlib.Path) -> dict[str, Any]:
+  """Returns what a run's eval.json holds; nothing where there is none yet.
+
+  Raises:
+    ConfigError: if it is damaged.
+  """
+  try:
+    return files.read_json(path) if path.exists() else {}
+  except ValueError as error:
+    raise ConfigError(
+      f'{path} is damaged ({error}); delete it, and the same command evaluates '
+      'anew.'
+    ) from error
+
+
 def evaluate_into(
   job: Job,
   name: str,
@@ -424,7 +441,7 @@ def evaluate_into(
 ) -> dict:
   """Returns the test result of a checkpoint, from eval.json or put there."""
   path = job.workdir / 'eval.json'
-  results = files.read_json(path) if path.exists() else {}
+  results = read_results(path)
   if name in results and results[name]['step'] == step:
     return results[name]
   attempts, rows = evaluate(job, params, job.test, job.test_grader, inference)

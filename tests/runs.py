@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -50,12 +51,16 @@ class Runs:
     }
 
   def arguments(
-    self, workdir: pathlib.Path, job: str = 'score', **settings: Any
+    self,
+    workdir: pathlib.Path,
+    job: str = 'score',
+    preset: str = '',
+    **settings: Any,
   ) -> list[str]:
     """Returns those of a small run; a setting's dots are written as __."""
     changes = {k.replace('__', '.'): v for k, v in settings.items()}
     return [
-      f'--config=configs/{job}.py',
+      f'--config=configs/{job}.py:{preset}',
       f'--workdir={workdir}',
       *(f'--config.{k}={v}' for k, v in (SMALL | changes).items()),
     ]
@@ -112,9 +117,13 @@ def params(workdir: pathlib.Path, stage: str, step: int) -> dict[str, bytes]:
   return {name: np.asarray(leaf).tobytes() for name, leaf in found.items()}
 
 
-def assert_same(workdir: pathlib.Path, unbroken: pathlib.Path) -> None:
+def assert_same(
+  workdir: pathlib.Path,
+  unbroken: pathlib.Path,
+  steps: Mapping[str, int] = STEPS,
+) -> None:
   """Refuses two finished runs that differ in a bit of what they learned."""
-  for stage, last in STEPS.items():
+  for stage, last in steps.items():
     folder = pathlib.Path('checkpoints', stage)
     best = checkpoint.best_step(unbroken / folder)
     assert checkpoint.best_step(workdir / folder) == best

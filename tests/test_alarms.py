@@ -73,9 +73,12 @@ def test_a_healthy_run_is_quiet_at_every_step():
 
 
 def test_a_base_that_copies_from_the_start_is_no_collapse():
-  assert alarms.raised(
-    history(lambda d: {'exact_copy_rate': 0.95, 'delta': 0.0}), BASE
-  ) == {}
+  assert (
+    alarms.raised(
+      history(lambda d: {'exact_copy_rate': 0.95, 'delta': 0.0}), BASE
+    )
+    == {}
+  )
 
 
 def test_a_base_that_overcorrects_from_the_start_is_no_alarm():

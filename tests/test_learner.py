@@ -107,7 +107,7 @@ def test_a_batch_in_parts_teaches_what_it_teaches_at_once(batch, plain):
   assert_same(taught, plain[0], 2e-5)
   for name in ('reward', 'paid', 'value', 'kl', 'truncated', 'tokens', 'loss'):
     np.testing.assert_allclose(metrics[name], plain[1][name], atol=1e-5)
-  for name in ('logp_gap_max', 'advantage', 'advantage_size', 'token_kl'):
+  for name in ('logp_gap_max', 'advantage', 'credit', 'token_kl'):
     np.testing.assert_allclose(metrics[name], plain[1][name], atol=1e-5)
 
 
@@ -218,6 +218,7 @@ def test_metrics_are_these_numbers():
     'truncated': [0.5, 0.5],
     'tokens': [1.5, 1.5],
     'advantage': [value[0] - value[1], value[1] - value[0]],
+    'credit': value,
     'token_kl': [[0.0] * 7, [0, 2 * two, 0, 0, 2 * two, 0, 0]],
     'advantage_size': np.abs(value[0] - value[1]),
     'flat_groups': [0.0, 0.0],

@@ -123,8 +123,7 @@ def test_a_setting_on_the_command_line_has_the_last_word(parse):
     ),
     (
       '--config=configs/score.py:maht',
-      'preset must be one of arithmetic, math, mbpp; got '
-      "'maht' (did you mean math?).",
+      "TASK one of math, mbpp; got 'maht' (did you mean math?).",
     ),
     (
       '--config=nowhere.py',

@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Sequence
 
 from score_jax.graders import instrument, sandbox
+from score_jax.graders.confine import Limits
+from score_jax.graders.supervise import Report
 from score_jax.problem import Outcome, Problem, Verdict
 
 
@@ -86,13 +88,13 @@ def grade(
   if not program:
     return Verdict(Outcome.UNPARSED, '', 0.0)
   tests = decode_tests(problem.answer)
-  limits = sandbox.Limits(seconds=seconds, memory_mb=memory_mb)
+  limits = Limits(seconds=seconds, memory_mb=memory_mb)
   report = judge(program, tests, limits)
   share = report.passed / len(tests.tests)
   return Verdict(_outcome(report, tests), program, share)
 
 
-def judge(program: str, tests: Tests, limits: sandbox.Limits) -> sandbox.Report:
+def judge(program: str, tests: Tests, limits: Limits) -> Report:
   """Returns what came of a program in the best sandbox that there is."""
   fields = (tests.before, tests.setup, tests.tests, tests.entry)
   before, arguments = instrument.ready(*fields)
@@ -106,12 +108,12 @@ def judge(program: str, tests: Tests, limits: sandbox.Limits) -> sandbox.Report:
   )
 
 
-def passes(report: sandbox.Report, tests: Tests) -> bool:
+def passes(report: Report, tests: Tests) -> bool:
   """Returns whether every test ran and none failed."""
   return report.finished and report.passed == len(tests.tests)
 
 
-def _outcome(report: sandbox.Report, tests: Tests) -> Outcome:
+def _outcome(report: Report, tests: Tests) -> Outcome:
   if passes(report, tests):
     return Outcome.RIGHT
   return Outcome.TIMEOUT if report.timed_out else Outcome.WRONG

@@ -11,8 +11,9 @@ import copy
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from score_jax.graders import code, sandbox
+from score_jax.graders import code
 from score_jax.graders.code import Tests
+from score_jax.graders.confine import Limits
 
 _TRIES = 8  # Draws for each program that is asked for.
 _OPERATORS = {
@@ -70,9 +71,7 @@ def wrong_programs(source: str, seed: int, count: int) -> list[str]:
   return found
 
 
-def failing(
-  programs: Iterable[str], tests: Tests, limits: sandbox.Limits
-) -> list[str]:
+def failing(programs: Iterable[str], tests: Tests, limits: Limits) -> list[str]:
   """Returns those programs that load, end in time, and fail a test.
 
   Args:

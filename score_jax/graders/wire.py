@@ -16,9 +16,10 @@ package. Bytes may come from a hostile program: `loads` trusts no length and
 builds nothing but what is listed here.
 """
 
-import builtins
-import sys
+from itertools import chain, islice
 from struct import error, pack, Struct, unpack_from
+
+from score_jax.graders.kinds import CONTAINERS, KINDS, named, TYPES, WireError
 
 _SIZE, _FLOAT, _COMPLEX = Struct('<I'), Struct('<d'), Struct('<dd')
 _CONSTANTS = {
@@ -29,37 +30,9 @@ _CONSTANTS = {
   b'M': NotImplemented,
 }
 _TAG_OF = {id(value): tag for tag, value in _CONSTANTS.items()}
-# Types that cross as themselves, for `f(x, int)`, `type(x) is int` and
-# `except ValueError`. Called, they build a value or an exception, no more.
-TYPES = {
-  name: kind
-  for name, kind in vars(builtins).items()
-  if isinstance(kind, type) and issubclass(kind, BaseException)
-} | {
-  kind.__name__: kind
-  for kind in (
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    bytearray,
-    list,
-    tuple,
-    dict,
-    set,
-    frozenset,
-    range,
-    slice,
-    object,
-    type(None),
-  )
-}
-
-
-class WireError(Exception):
-  """What is to cross is not data, or what came is not a message."""
+_PLACES, _MAKERS = list(CONTAINERS), list(CONTAINERS.values())
+_NUMBER_OF = {place: number for number, place in enumerate(_PLACES)}
+_MANY = 256  # Items.
 
 
 def contents(container):
@@ -175,16 +148,11 @@ class _Writer:
     self.sized(b'i', int.to_bytes(value, size, 'little', signed=True))
 
   def items(self, tag, items):
-    """Writes many values; numbers alone go as an array."""
-    kinds = set(map(type, items)) if len(items) > 8 else ()
-    for kind, code in ((int, b'q'), (float, b'd')):
-      if kinds == {kind}:
-        try:
-          packed = pack(f'<{len(items)}{code.decode()}', *items)
-        except error:  # A whole number beyond 64 bits.
-          break
-        self.out += tag + code + _SIZE.pack(len(items)) + packed
-        return
+    """Writes many values; numbers and text alone go in one piece."""
+    code, packed = _packed(items) if len(items) > 8 else (None, None)
+    if code:
+      self.sized(tag + code, packed)
+      return
     self.out += tag + b'v' + _SIZE.pack(len(items))
     for item in items:
       self.write(item)
@@ -202,6 +170,42 @@ class _Writer:
       self.sized(b'', inside)
     else:
       self.items(b'', inside)
+
+
+def _packed(items):
+  """Returns (how, bytes) of items that need no look at each; or (None, None)."""
+  kinds = set(map(type, items))
+  try:
+    if kinds in ({int}, {float}):
+      code = 'q' if int in kinds else 'd'
+      return code.encode(), pack(f'<{len(items)}{code}', *items)
+    if len(items) > _MANY and kinds <= {int, float, bool, type(None), str}:
+      import json  # It takes longer to import than to write a few items.
+
+      if ''.join(item for item in items if type(item) is str).isascii():
+        return b'j', json.dumps(items).encode()
+    if len(items) > _MANY and kinds == {tuple}:
+      code, data = _packed(list(chain.from_iterable(items)))
+      if code:
+        lengths = pack(f'<{len(items)}q', *map(len, items))
+        return b'u', code + _SIZE.pack(len(lengths)) + lengths + data
+  except (error, ValueError):  # Beyond 64 bits, or thousands of digits.
+    return None, None
+  return None, None
+
+
+def _unpacked(code, data):
+  if code == b'j':
+    import json
+
+    return list(json.loads(data))
+  if code == b'u':
+    end = 5 + _SIZE.unpack_from(data, 1)[0]
+    items = iter(_unpacked(data[:1], data[end:]))
+    return [tuple(islice(items, n)) for n in _unpacked(b'q', data[5:end])]
+  if code in (b'q', b'd') and len(data) % 8 == 0:
+    return list(unpack_from(f'<{len(data) // 8}{code.decode()}', data))
+  raise WireError('not a message: items of no known kind')
 
 
 class _Reader:
@@ -236,20 +240,16 @@ class _Reader:
 
   def items(self):
     code, count = self.take(1), self.size()
-    if code == b'v':
-      if count > len(self.data) - self.at:
-        raise WireError('not a message: it counts more than it holds')
-      return [self.read() for _ in range(count)]
-    if code not in (b'q', b'd'):
-      raise WireError('not a message: an array of nothing known')
-    start = self.at
-    self.take(8 * count)
-    return list(unpack_from(f'<{count}{code.decode()}', self.data, start))
+    if code != b'v':
+      return _unpacked(code, self.take(count))
+    if count > len(self.data) - self.at:
+      raise WireError('not a message: it counts more than it holds')
+    return [self.read() for _ in range(count)]
 
   def container(self):
     number = self.take(1)[0]
     place, (_, make) = _PLACES[number], _MAKERS[number]
-    value = make(_named(place), self.read())
+    value = make(named(place), self.read())
     self.containers.append(value)
     plain = isinstance(value, bytearray)
     refill(value, self.sized() if plain else self.items())
@@ -257,7 +257,7 @@ class _Reader:
 
   def kind(self):
     place = tuple(self.text().split('.'))
-    return KINDS[place][1](_named(place), self.read())
+    return KINDS[place][1](named(place), self.read())
 
 
 _WRITERS = {
@@ -314,100 +314,3 @@ def _write_tuple(writer, value):
 
 
 _WRITERS[tuple] = _write_tuple
-
-
-def _named(place):
-  """Returns a listed type, whose module is imported where it is needed."""
-  module, name = place
-  if module not in sys.modules:
-    __import__(module)
-  return getattr(sys.modules[module], name, None)
-
-
-def _nothing(value):
-  return None
-
-
-def _factory(value):
-  kind = value.default_factory
-  return kind if isinstance(kind, type) and kind in TYPES.values() else None
-
-
-def _empty(kind, extra):
-  return kind()
-
-
-# (module, name): what to send beside the contents; type and that to a new one.
-CONTAINERS = {
-  ('builtins', 'list'): (_nothing, _empty),
-  ('builtins', 'dict'): (_nothing, _empty),
-  ('builtins', 'set'): (_nothing, _empty),
-  ('builtins', 'bytearray'): (_nothing, _empty),
-  ('collections', 'Counter'): (_nothing, _empty),
-  ('collections', 'OrderedDict'): (_nothing, _empty),
-  ('collections', 'defaultdict'): (_factory, lambda kind, make: kind(make)),
-  ('collections', 'deque'): (
-    lambda value: value.maxlen,
-    lambda kind, length: kind(maxlen=length),
-  ),
-}
-_PLACES, _MAKERS = list(CONTAINERS), list(CONTAINERS.values())
-_NUMBER_OF = {place: number for number, place in enumerate(_PLACES)}
-
-
-def _fields(*names):
-  """Returns how a type crosses that is built of fields of these names."""
-  return (
-    lambda value: {name: getattr(value, name) for name in names},
-    lambda kind, data: kind(**data),
-  )
-
-
-def _triple(value):
-  return (value.start, value.stop, value.step)
-
-
-def _array(kind, data):
-  letters, shape, numbers = data
-  if letters[1:2] not in ('b', 'i', 'u', 'f', 'c'):
-    raise WireError('not an array of numbers')
-  frombuffer = sys.modules['numpy'].frombuffer
-  return frombuffer(numbers, letters).reshape(shape).copy()
-
-
-def _spread(kind, data):
-  return kind(*data)
-
-
-_DAY = ('year', 'month', 'day')
-_CLOCK = ('hour', 'minute', 'second', 'microsecond', 'tzinfo', 'fold')
-# (module, name): value to plain data; type and data to value.
-KINDS = {
-  ('builtins', 'range'): (_triple, _spread),
-  ('builtins', 'slice'): (_triple, _spread),
-  ('builtins', 'dict_keys'): (list, lambda _, data: dict.fromkeys(data).keys()),
-  ('builtins', 'dict_items'): (list, lambda _, data: dict(data).items()),
-  ('builtins', 'dict_values'): (
-    list,
-    lambda _, data: dict(enumerate(data)).values(),
-  ),
-  ('decimal', 'Decimal'): (str, lambda kind, data: kind(data)),
-  ('fractions', 'Fraction'): (
-    lambda value: (value.numerator, value.denominator),
-    _spread,
-  ),
-  ('datetime', 'date'): _fields(*_DAY),
-  ('datetime', 'time'): _fields(*_CLOCK),
-  ('datetime', 'datetime'): _fields(*_DAY, *_CLOCK),
-  ('datetime', 'timedelta'): _fields('days', 'seconds', 'microseconds'),
-  ('datetime', 'timezone'): (
-    lambda value: value.utcoffset(None),
-    lambda kind, data: kind(data),
-  ),
-  ('uuid', 'UUID'): (lambda value: value.int, lambda kind, n: kind(int=n)),
-  ('numpy', 'generic'): (lambda value: value.item(), lambda _, data: data),
-  ('numpy', 'ndarray'): (
-    lambda value: (value.dtype.str, value.shape, value.tobytes()),
-    _array,
-  ),
-}

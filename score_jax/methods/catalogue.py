@@ -105,8 +105,8 @@ def get(config: ConfigDict) -> Method:
   """Returns the method that method.name chooses.
 
   Raises:
-    ConfigError: if there is none of that name, or the job or the number of
-      turns does not go with it.
+    ConfigError: if there is none of that name, or the job, the number of
+      turns or that of updates does not go with it.
   """
   name = config.method.name
   check_name(name)
@@ -121,7 +121,16 @@ def get(config: ConfigDict) -> Method:
       f'turns={config.turns}; set turns=2.'
     )
   words, phases, inference = METHODS[name]
-  return Method(name, words, tuple(phases(config)), inference(config))
+  method = Method(name, words, tuple(phases(config)), inference(config))
+  for phase in method.phases:
+    if phase.steps < 1:
+      raise ConfigError(
+        f'{phase.name} of method.name={name!r} would make no update, with '
+        f'train.stage1_steps={config.train.stage1_steps}, '
+        f'train.stage2_steps={config.train.stage2_steps} and method.rounds='
+        f'{config.method.rounds}; make more steps, or fewer rounds.'
+      )
+  return method
 
 
 def check_name(name: str) -> None:

@@ -13,8 +13,15 @@ from score_jax.methods.plan import Inference
 
 def attempts(config: ConfigDict) -> Inference:
   """Returns the task's instruction between all attempts."""
-  turns = config.turns
-  return Inference(('',) * (turns - 1), tuple(range(1, turns + 1)))
+  return repeated(config.turns)
+
+
+def repeated(attempts: int) -> Inference:
+  """Returns the task's instruction between so many attempts, all graded.
+
+  More than the model was trained on shows how far correction goes on.
+  """
+  return Inference(('',) * (attempts - 1), tuple(range(1, attempts + 1)))
 
 
 def self_refine(config: ConfigDict) -> Inference:

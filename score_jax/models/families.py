@@ -190,6 +190,17 @@ def model_config(hf: Mapping[str, Any]) -> ModelConfig:
   )
 
 
+def positions(hf: Mapping[str, Any]) -> int:
+  """Returns how many columns a `config.json` says that a model was made for.
+
+  Args:
+    hf: the parsed file, of a model that is covered.
+  """
+  text = _text(hf)
+  key = 'max_position_embeddings'
+  return text.get(key) or _DEFAULTS[text['model_type']][key]
+
+
 def _character(family: str, c: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the fields in which families differ whatever the sizes."""
   gemma = family.startswith('gemma')

@@ -69,6 +69,17 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
   return hf
 
 
+def check(folder: str | os.PathLike) -> None:
+  """Refuses a folder that is no whole checkpoint; reads headers alone.
+
+  Raises:
+    ConfigError: as `read_config`, or as `load` of files that are missing, cut
+      short or something else.
+  """
+  _covered_config(pathlib.Path(folder))
+  tensor_files.stored_tensors(pathlib.Path(folder))
+
+
 def _covered_config(folder: pathlib.Path) -> dict[str, Any]:
   if not folder.is_dir():
     refuse(
@@ -286,6 +297,7 @@ def save(
   source: str | os.PathLike | None = None,
   file_bytes: int = FILE_BYTES,
   progress: bool = False,
+  chat_template: str = '',
 ) -> None:
   """Writes a checkpoint folder that transformers and vLLM load.
 
@@ -302,6 +314,7 @@ def save(
     file_bytes: the most that one file of weights holds, unless a single
       tensor is larger.
     progress: whether a bar on stderr counts the bytes.
+    chat_template: to put in the place of the source's; '' = that one.
 
   Raises:
     ConfigError: the folder is in use, or the parameters do not fit `hf`.
@@ -325,6 +338,8 @@ def save(
   )
   if source is not None:
     _copy(pathlib.Path(source), temporary)
+  if chat_template:
+    _write_template(temporary, chat_template)
   os.replace(temporary, folder)
 
 
@@ -334,6 +349,7 @@ def save_adapter(
   lora: Lora,
   hf: Mapping[str, Any],
   source: str | os.PathLike,
+  chat_template: str = '',
 ) -> None:
   """Writes an adapter folder, which PEFT and vLLM load beside the base model.
 
@@ -346,6 +362,7 @@ def save_adapter(
     lora: of the adapter.
     hf: the base model's `config.json`.
     source: the base model's folder, by which the adapter names it.
+    chat_template: to serve it with; '' = the base model's.
 
   Raises:
     ConfigError: the folder is in use.
@@ -381,6 +398,8 @@ def save_adapter(
     'modules_to_save': None,
   }
   files.write_json(temporary / 'adapter_config.json', described)
+  if chat_template:
+    _write_template(temporary, chat_template)
   os.replace(temporary, folder)
 
 
@@ -417,6 +436,17 @@ def _copy(source: pathlib.Path, folder: pathlib.Path) -> None:
   for name in _COPIED:
     if (source / name).is_file():
       shutil.copyfile(source / name, folder / name)
+
+
+def _write_template(folder: pathlib.Path, chat_template: str) -> None:
+  """Writes a chat template, and removes others that some would read instead."""
+  (folder / 'chat_template.jinja').write_text(chat_template)
+  (folder / 'chat_template.json').unlink(missing_ok=True)
+  settings = folder / 'tokenizer_config.json'
+  if settings.exists():
+    known = files.read_json(settings)
+    known.pop('chat_template', None)
+    files.write_json(settings, known)
 
 
 def _outgoing(

@@ -37,6 +37,7 @@ SOURCES: dict[str, Source] = {
     programs.MBPP,
     programs.MBPP_SANITIZED,
     programs.MBPP_PLUS,
+    programs.MBPP_REPAIR,
     programs.HUMANEVAL,
     programs.HUMANEVAL_PLUS,
   )

@@ -72,6 +72,8 @@ RECIPES: dict[str, Recipe] = {
   ),
   # The part that no training on MBPP has seen.
   'mbpp_plus_test': _code('mbpp_plus', _TEST, wording.TASK_PROMPT),
+  # Each with a wrong program as its first attempt.
+  'mbpp_repair': _code('mbpp_repair', _WHOLE, wording.TASK_PROMPT),
   'humaneval': _code('humaneval', _TEST, wording.HUMANEVAL_PROMPT),
   'humaneval_plus': _code('humaneval_plus', _TEST, wording.HUMANEVAL_PROMPT),
   'jsonl': _math('', {split: split for split in jsonl.SPLITS}),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import builtins
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 
 from score_jax.graders import code
 from score_jax.problem import Problem
-from score_jax.tasks import published, rows, wording
+from score_jax.tasks import published, repair, rows, wording
 from score_jax.tasks.published import File, Layout, Source
 
 Paths = Mapping[str, pathlib.Path]
@@ -28,15 +29,18 @@ def entry_point(source: str, tests: Sequence[str]) -> str:
 
   One that is Python's own name comes first: it alone would be misread.
   """
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # Old programs hold escapes as '\\d'.
+    program, *calls = [ast.parse(text) for text in (source, *tests)]
   defined = {
     node.name
-    for node in ast.parse(source).body
+    for node in program.body
     if isinstance(node, ast.FunctionDef | ast.ClassDef)
   }
   called = [
     node.func.id
-    for test in tests
-    for node in ast.walk(ast.parse(test))
+    for call in calls
+    for node in ast.walk(call)
     if isinstance(node, ast.Call)
     and isinstance(node.func, ast.Name)
     and node.func.id in defined
@@ -194,4 +198,19 @@ HUMANEVAL_PLUS = Source(
   left_out={
     'HumanEval/32': 'its published test gives its helper a wrong number of values'
   },
+)
+
+
+MBPP_REPAIR = Source(
+  name='mbpp_repair',
+  folder='mbpp',
+  about='Programs to repair: solutions of MBPP with one mistake of our making.',
+  layouts=(
+    Layout(
+      MBPP.layouts[0].files,
+      lambda paths: repair.to_repair(_mbpp(paths), repair.mistakes),
+    ),
+  ),
+  # How many there are depends on which mistakes its tests find.
+  published={},
 )

@@ -64,6 +64,11 @@ def program(source: str) -> str:
   return f'```python\n{body}\n```'
 
 
+def source_of(response: str) -> str:
+  """Returns the program in a response that `program` has made."""
+  return response.removeprefix('```python\n').removesuffix('\n```')
+
+
 def check(name: str, template: str, has_examples: bool) -> None:
   """Refuses a prompt without the problem, or with examples that are not there.
 

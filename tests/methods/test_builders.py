@@ -23,9 +23,7 @@ GOLD = (5, 5, 9)
 
 
 def trace(problem, first, second, right, nats=(1.0, 1.0)):
-  return Trace(
-    problem, (1, 2), ((first, 9), (second, 9)), right, nats, GOLD
-  )
+  return Trace(problem, (1, 2), ((first, 9), (second, 9)), right, nats, GOLD)
 
 
 MENDED = trace('a', 10, 11, (False, True))
@@ -174,9 +172,7 @@ def test_retries_show_no_more_than_their_share_of_mistakes():
   shown = [r[1][0] != GOLD for r in retries.rows(many, rng(), share=0.25)]
   # Five standard deviations of a binomial count: 5 * sqrt(400 * .25 * .75).
   assert abs(sum(shown) - 100) < 5 * math.sqrt(75)
-  assert not any(
-    r[1][0] != GOLD for r in retries.rows(many, rng(), share=0.0)
-  )
+  assert not any(r[1][0] != GOLD for r in retries.rows(many, rng(), share=0.0))
 
 
 def test_neighbours_of_one_problem_are_a_group():

@@ -42,7 +42,9 @@ def test_the_default_method_is_score():
 
 
 def test_an_unknown_method_is_refused_with_the_nearest():
-  with pytest.raises(ConfigError, match=r"'star_d_pluss' \(did you mean star_d_"):
+  with pytest.raises(
+    ConfigError, match=r"'star_d_pluss' \(did you mean star_d_"
+  ):
     catalogue.get(config('star_d_pluss'))
 
 

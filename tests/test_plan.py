@@ -1,0 +1,445 @@
+"""What is planned is what would run: counted, compiled and put into words."""
+
+import dataclasses
+import json
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from absl import flags
+
+from score_jax import (
+  advice,
+  chips,
+  estimate,
+  plan,
+  plan_page,
+  planning,
+  programs,
+  sharding,
+  tpu,
+)
+from score_jax import config as config_lib
+from score_jax.chips import GIB
+from score_jax.config import ConfigError
+from score_jax.estimate import Cost, Efficiency
+from score_jax.models import families, public, weights
+
+# What the hub's pages of the checkpoints say of their safetensors.
+PUBLISHED = {
+  'gemma2_2b': 2_614_341_888,
+  'gemma2_9b': 9_241_705_984,
+  'gemma2_27b': 27_227_128_320,
+  'gemma3_1b': 999_885_952,
+  'llama3_1b': 1_235_814_400,
+  'llama3_3b': 3_212_749_824,
+  'llama3_8b': 8_030_261_248,
+  'llama3_70b': 70_553_706_496,
+  'qwen25_0.5b': 494_032_768,
+  'qwen25_1.5b': 1_543_714_304,
+  'qwen25_3b': 3_085_938_688,
+  'qwen25_7b': 7_615_616_512,
+  'qwen25_14b': 14_770_033_664,
+  'qwen25_32b': 32_763_876_352,
+  'qwen25_72b': 72_706_203_648,
+  'qwen3_0.6b': 596_049_920,
+  'qwen3_8b': 8_190_735_360,
+}
+# Large enough that products, and not norms, are what costs.
+MODEL = dataclasses.replace(
+  tiny.PLAIN,
+  vocab_size=512,
+  width=128,
+  heads=4,
+  kv_heads=2,
+  head_dim=32,
+  mlp=256,
+  tied_embeddings=True,
+)
+MESH = (1, 4, 2)
+
+
+def settings(**changes):
+  """Returns settings of 32 rows of 4 + 6 + 5 + 6 columns."""
+  config = config_lib.default()
+  with config.unlocked():
+    config.update_from_flattened_dict(
+      {
+        'train.trajectories': 32,
+        'sampling.max_prompt_tokens': 4,
+        'sampling.max_tokens': (6, 6),
+        'sampling.first_attempts': 4,
+        'model.unroll': False,
+        'model.logits_chunk': 128,
+        **changes,
+      }
+    )
+  return config
+
+
+def setup(mesh=MESH, model=MODEL, **changes):
+  return programs.setup(
+    settings(**changes), model, programs.abstract_mesh(mesh), instruction=4
+  )
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_a_public_model_has_the_parameters_that_its_page_says(name):
+  base = programs.setup(
+    settings(),
+    families.model_config(public.get(name)),
+    programs.abstract_mesh((1, 1, 1)),
+    4,
+  ).base
+  count = sum(math.prod(x.shape) for x in jax.tree.leaves(base))
+  assert count == PUBLISHED[name]
+
+
+def test_every_public_model_is_covered_and_found_by_the_start_of_a_preset():
+  for name, numbers in public.CONFIGS.items():
+    families.model_config(numbers)
+    assert public.of_preset(f'{name}_math') is numbers
+    assert public.of_preset(name) is numbers
+  assert public.of_preset('math') is None
+  assert public.of_preset('gemma2_2bx') is None
+
+
+def test_a_misspelt_model_is_refused_with_the_nearest():
+  with pytest.raises(ConfigError, match=r'did you mean gemma2_2b\?'):
+    public.get('gemma2_2bb')
+
+
+def test_device_bytes_are_those_that_real_arrays_take():
+  mesh = sharding.make_mesh(MESH)
+  model = tiny.transformer(MODEL, unroll=False, mesh=mesh)
+  like = weights.target(model)
+  real = jax.tree.map(
+    lambda x: jax.device_put(jnp.zeros(x.shape, x.dtype), x.sharding), like
+  )
+  first = jax.devices()[0]
+  taken = sum(
+    shard.data.nbytes
+    for x in jax.tree.leaves(real)
+    for shard in x.addressable_shards
+    if shard.device == first
+  )
+  assert programs.device_bytes(setup().base) == taken
+
+
+@pytest.mark.parametrize('rank', [0, 2])
+def test_the_programs_take_the_arguments_that_are_planned_for(rank):
+  """Traced on real devices: shapes, types and trees are what they expect."""
+  changes = {'model.lora.rank': rank}
+  real = programs.setup(
+    settings(**changes), MODEL, sharding.make_mesh(MESH), instruction=4
+  )
+  sample = programs.sample_program(real)
+  written = jax.eval_shape(sample.function, *sample.arguments)
+  update = programs.update_program(real)
+  state, _ = jax.eval_shape(update.function, *update.arguments)
+  found = jax.tree.map(lambda x: (x.shape, x.dtype), written)
+  wanted = jax.tree.map(
+    lambda x: (x.shape, x.dtype), update.arguments[2].trajectory
+  )
+  assert found == wanted
+  assert written.tokens.shape == (32, 4 + 6 + 5 + 6)
+  jax.tree.map(
+    lambda new, old: np.testing.assert_equal(new.shape, old.shape),
+    state,
+    update.arguments[0],
+  )
+
+
+def test_operations_of_a_pass_are_those_that_the_compiler_counts():
+  model = tiny.transformer(MODEL)
+  rows, columns = 8, 64
+  shapes = nn.meta.unbox(
+    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), int))
+  )
+  tokens = jax.ShapeDtypeStruct((rows, columns), jnp.int32)
+
+  def run(params, tokens):
+    hidden, _ = model.apply(params, tokens)
+    return model.apply(params, hidden, method='unembed')
+
+  counted = jax.jit(run).lower(shapes, tokens).compile().cost_analysis()
+  s = estimate.Sizes(setup((1, 1, 1)))
+  tokens = rows * columns
+  mine = estimate._pass(s, tokens, columns) + estimate._head(s, tokens)
+  # The compiler counts norms, rotary angles and the softmax as well.
+  assert mine.flops < counted['flops'] < 1.1 * mine.flops
+
+
+def test_work_is_divided_among_devices_and_grows_with_rows():
+  alone = estimate.update_cost(setup((1, 1, 1)))
+  spread = estimate.update_cost(setup((1, 8, 1)))
+  twice = estimate.update_cost(
+    setup((1, 1, 1), **{'train.trajectories': 64, 'model.logits_chunk': 256})
+  )
+  for name in ('reference', 'policy, forward', 'policy, backward'):
+    assert alone[name].network == 0 < spread[name].network
+    # Blocks of logits are filled up, so a few columns are counted over.
+    np.testing.assert_allclose(spread[name].flops * 8, alone[name].flops)
+    np.testing.assert_allclose(twice[name].flops, 2 * alone[name].flops)
+
+
+def test_seconds_are_those_of_each_resource_at_its_share():
+  chip = chips.Chip(
+    flops=100.0, memory=0, bandwidth=10.0, network=5.0, dimensions=2
+  )
+  cost = Cost(50.0, 30.0, 5.0) + Cost(50.0, 10.0, 5.0)
+  found = cost.seconds(chip, Efficiency(0.5, 0.8, 1.0))
+  assert found == {'compute': 2.0, 'memory': 5.0, 'network': 2.0}
+
+
+def test_a_cache_is_two_numbers_per_key_head_column_row_and_layer():
+  sizes = estimate.Sizes(setup(**{'model.dtype': 'bfloat16'}))
+  # Two layers, 32 rows on 4 parts, 17 columns behind the prompt, 1 of 2 key
+  # heads of 32 numbers, 2 bytes each, keys and values.
+  assert sizes.slots == 6 + 4 + 1 + 6
+  assert sizes.cache(sizes.sampled, sizes.slots) == 2 * 8 * 17 * 32 * 2 * 2
+
+
+def test_a_scanned_cache_is_held_twice_and_parts_divide_it():
+  def own(**changes):
+    moments = estimate.sampling_moments(setup(**changes))
+    return estimate.peak(moments).parts['own cache']
+
+  assert own() == 2 * own(**{'model.unroll': True})
+  assert own() == 2 * own(**{'sampling.parts': 2})
+
+
+def test_less_is_kept_the_more_is_computed_anew():
+  def kept(**changes):
+    moments = estimate.update_moments(setup(**changes))
+    return moments[0].parts['saved activations']
+
+  block, products, none = (
+    kept(**{'model.remat': r}) for r in ('block', 'products', 'none')
+  )
+  # A block keeps its input: 2 layers, 8 rows, 21 columns, 128 float32.
+  assert block == 2 * 8 * 21 * 128 * 4
+  assert block < products < none
+  assert kept(**{'train.accumulation': 2, 'model.remat': 'block'}) == block / 2
+
+
+def test_an_adapter_has_no_gradient_of_the_table():
+  parts = {
+    name
+    for m in estimate.update_moments(setup(**{'model.lora.rank': 2}))
+    for name in m.parts
+  }
+  assert 'gradient of the table' not in parts
+  assert 'saved activations' in parts
+
+
+@pytest.mark.parametrize(
+  ('name', 'devices', 'gib'),
+  [('v5e:4x4', 16, 16), ('v5p:2x2x2', 8, 95), ('v6e:2x4', 8, 32)],
+)
+def test_a_slice_is_a_kind_of_chip_and_how_many(name, devices, gib):
+  found = chips.parse(name)
+  assert (found.devices, found.chip.memory) == (devices, gib * GIB)
+
+
+@pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    ('v5f:4x4', 'did you mean v5'),
+    ('v5e', 'have 2 sizes, as v5e:2x2'),
+    ('v5e:4x4x4', 'have 2 sizes, as v5e:2x2'),
+    ('v5p:4x4', 'have 3 sizes, as v5p:2x2x2'),
+    ('v5e:0x4', 'have 2 sizes'),
+  ],
+)
+def test_a_slice_that_is_not_sold_is_refused(name, words):
+  with pytest.raises(ConfigError, match=words):
+    chips.parse(name)
+
+
+PROGRAM = """
+HloModule jit_update
+
+%windowed_dot_general_body_ag.1 (p: f32[4]) -> f32[4] {
+  %collective-permute.1 = bf16[4,8]{1,0:T(8,128)(2,1)} collective-permute(%p), channel_id=1, op_name="jit(_update)/while/body/jvp(T)/T._run_layers/while/body/dot"
+  %collective-permute.2 = bf16[4,8]{1,0} collective-permute(%p), channel_id=2, op_name="jit(_update)/while/body/jvp(T)/T._run_layers/while/body/dot"
+}
+
+%started (p: f32[4]) -> f32[4] {
+  %all-gather.5 = f32[16]{0} all-gather(%p), channel_id=3, op_name="jit(_update)/while/body/while/body/dot"
+}
+
+%done (p: f32[4]) -> f32[4] {
+  %all-gather.6 = f32[16]{0} all-gather(%p), channel_id=3, op_name="jit(_update)/while/body/while/body/dot"
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %all-reduce.1 = (f32[10]{0}, bf16[10]{0}) all-reduce(%p, %q), channel_id=4, op_name="jit(_update)/sum"
+  %all-gather-start.1 = (f32[4]{0}, f32[16]{0}) all-gather-start(%p), channel_id=5, op_name="jit(_update)/sum"
+  ROOT %all-gather-done.1 = f32[16]{0} all-gather-done(%all-gather-start.1)
+}
+"""
+
+
+def test_collectives_are_counted_by_the_loops_they_stand_in():
+  loops = tpu.Loops(layers=3, others=(5, 7), ring=9)
+  found = {c.kind: c for c in tpu.collectives(PROGRAM, loops)}
+  assert {*found} == {'all-gather', 'all-reduce', 'collective-permute'}
+  gather, reduce = found['all-gather'], found['all-reduce']
+  # Once in 5 x 7 blocks, though in two pieces, and once outside.
+  assert (gather.count, gather.runs) == (2, 36)
+  assert gather.total == 36 * 64
+  assert (reduce.count, reduce.runs, reduce.total) == (1, 1, 60)
+  # Two that share 8 hops around the ring, in 5 parts of 3 layers.
+  permute = found['collective-permute']
+  assert (permute.count, permute.runs) == (2, 15 * 8)
+  assert permute.total == 15 * 8 * 64
+
+
+def words(**changes):
+  return '\n'.join(advice.warnings(setup(**changes), 1.0, None))
+
+
+PAPER = {'task.name': 'math', 'train.trajectories': 512}
+LENGTHS = {'sampling.max_tokens': (512, 512)}
+STEPS = {'train.stage1_steps': 1500, 'train.stage2_steps': 1500}
+
+
+def test_the_papers_own_settings_warn_of_nothing():
+  quiet = {'model.logits_chunk': 100_000, 'sampling.max_prompt_tokens': 512}
+  assert words(**PAPER, **LENGTHS, **STEPS, **quiet) == ''
+
+
+@pytest.mark.parametrize(
+  ('changes', 'expected'),
+  [
+    ({'method.beta2': 0.2}, r'method.beta2=0.2; the paper has 0.1'),
+    ({'method.gamma': 0.5}, r'method.gamma=0.5; the paper has 0.0'),
+    ({'train.stage1_steps': 10}, r'the paper has 3,000 in all'),
+    ({'sampling.max_tokens': (8, 8)}, r'many answers will be cut off'),
+    ({'sampling.max_tokens': (512, 300)}, r'last attempt has the least room'),
+    ({'sampling.first_attempts': 2}, r'baseline of 1 sibling'),
+    ({'model.logits_chunk': 512}, r'gathered anew for each of'),
+  ],
+)
+def test_what_is_unlike_the_paper_or_costly_is_named(changes, expected):
+  plain = {**PAPER, **LENGTHS, **STEPS, 'model.logits_chunk': 100_000}
+  assert expected in words(**{**plain, **changes})
+
+
+def test_heads_that_the_mesh_does_not_divide_are_named():
+  found = advice.warnings(setup((1, 2, 4)), 1.0, None)
+  assert any('does not divide kv_heads=2' in text for text in found)
+
+
+def test_a_device_that_is_too_small_is_named():
+  assert any('95%' in x for x in advice.warnings(setup(), 95.0, 100.0))
+  assert not any(
+    'of a device' in x for x in advice.warnings(setup(), 50.0, 100.0)
+  )
+
+
+def test_proposals_fit_are_allowed_and_come_fastest_first():
+  wanted = chips.parse('v5e:2x4')
+  whole = advice.peak(setup((1, 8, 1)))
+  # So little memory that what is asked for does not fit.
+  chip = dataclasses.replace(wanted.chip, memory=0.9 * whole)
+  target = dataclasses.replace(wanted, chip=chip)
+  found = advice.proposals(setup((1, 8, 1)), target, Efficiency(), 8)
+  assert found
+  assert [p.seconds for p in found] == sorted(p.seconds for p in found)
+  for p in found:
+    assert p.peak <= advice.ROOM * chip.memory
+    changed = settings(
+      **{
+        'mesh.data': p.mesh[0],
+        'mesh.fsdp': p.mesh[1],
+        'mesh.tensor': p.mesh[2],
+        'model.remat': p.remat,
+        'train.accumulation': p.accumulation,
+        'sampling.parts': p.parts,
+      }
+    )
+    config_lib.check(changed, 8)
+  tiny_chip = dataclasses.replace(wanted.chip, memory=1.0)
+  none = dataclasses.replace(wanted, chip=tiny_chip)
+  assert advice.proposals(setup(), none, Efficiency(), 8) == []
+
+
+def a_plan(**changes):
+  config = settings(**changes)
+  return planning.make(
+    config, 'gemma2_2b', 'v5e:4x4', False, 64, Efficiency(), grading=2.0
+  )
+
+
+def test_a_page_fits_a_terminal_and_its_record_is_json():
+  made = a_plan(**{'model.dtype': 'bfloat16'})
+  page = plan_page.page(made, Efficiency())
+  assert max(map(len, page.splitlines())) <= plan_page.WIDTH
+  for heading in ('Parameters', 'Memory', 'Work', 'Time', 'Warnings'):
+    assert heading in page
+  assert '2,614,341,888' in page
+  record = json.loads(json.dumps(plan_page.record(made)))
+  assert record['parameters'] == PUBLISHED['gemma2_2b']
+  assert record['seconds']['bound'] < record['seconds']['step']
+
+
+def test_without_a_slice_bytes_are_counted_and_no_seconds_are_told():
+  made = planning.make(
+    settings(**{'mesh.fsdp': 1}), 'qwen25_0.5b', '', True, 64, Efficiency()
+  )
+  assert made.seconds is None
+  page = plan_page.page(made, Efficiency())
+  assert 'name a --slice for seconds' in page
+  assert '494,032,768' in page
+
+
+def test_the_model_is_the_flags_then_the_presets_then_the_bundled_one():
+  config = settings()
+  name, numbers = planning.architecture(config, 'gemma2_9b')
+  assert (name, numbers.layers) == ('gemma2_9b', 42)
+  with config.unlocked():
+    config.preset = 'llama3_1b_math'
+  assert planning.architecture(config, '')[1].width == 2048
+  with config.unlocked():
+    config.preset = 'arithmetic'
+  bundled = families.model_config(weights.read_config(planning.BUNDLED))
+  assert planning.architecture(config, '') == ('the bundled model', bundled)
+
+
+def test_flags_have_the_defaults_of_what_they_set():
+  assert {k: v.default for k, v in plan._SHARES.items()} == dataclasses.asdict(
+    Efficiency()
+  )
+  assert flags.FLAGS['slice'].default == ''
+
+
+def test_without_the_compiler_the_remedy_is_named(monkeypatch):
+  monkeypatch.setattr(tpu, 'is_installed', lambda: False)
+  with pytest.raises(ConfigError, match=r'pip install "libtpu.*--nocompile'):
+    tpu.devices('v5e:2x2')
+
+
+@pytest.mark.skipif(
+  not tpu.is_installed(), reason='libtpu, the compiler for TPUs, is not there'
+)
+def test_sampler_and_update_compile_for_a_tpu_that_is_not_here():
+  """And what they are called with takes the bytes that were counted."""
+  found = tpu.devices('v5e:2x2')
+  config = settings(**{'model.dtype': 'bfloat16', 'model.logits_chunk': 4096})
+  model = dataclasses.replace(MODEL, heads=2, head_dim=128)
+  real = programs.setup(config, model, tpu.mesh((1, 4, 1), found), 4)
+  for make in (programs.sample_program, programs.update_program):
+    program = make(real)
+    compiled = tpu.compile_program(program, tpu.Loops(2, (1,), 4))
+    counted = programs.device_bytes(program.arguments)
+    # Arrays are laid out in tiles, and small ones are filled up.
+    assert counted <= compiled.arguments <= 1.2 * counted + 64 * 1024
+    assert compiled.peak > 0
+    kinds = {c.kind for c in compiled.collectives}
+    assert kinds & {'all-gather', 'collective-permute'}

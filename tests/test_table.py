@@ -1,0 +1,140 @@
+"""The command that trains and tabulates every row, run small and whole."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import runs as small
+
+from score_jax import files
+from score_jax.methods import catalogue
+
+# Three updates of each stage, so that three rounds have one or two each.
+SETTINGS = {
+  'train.stage1_steps': 3,
+  'train.stage2_steps': 3,
+  'train.trajectories': 64,
+  'sampling.first_attempts': 4,
+  'task.train_problems': 200,
+  'checkpoint.every': 2,
+  'eval.problems': 60,
+  'eval.batch': 60,
+  'eval.every': 0,
+  'optimizer.learning_rate': 1e-4,
+}
+
+
+def start(runs, workdir, *more):
+  arguments = [f'--config.{k}={v}' for k, v in SETTINGS.items()]
+  command = [sys.executable, '-m', 'score_jax.table', f'--workdir={workdir}']
+  return subprocess.Popen(
+    [*command, '--seeds=1', *arguments, *more],
+    cwd=small.ROOT,
+    env=runs.environment(),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def finish(process):
+  said, _ = process.communicate(timeout=900)
+  assert process.returncode == 0, said
+  return said
+
+
+@pytest.fixture(scope='module')
+def table(runs, tmp_path_factory):
+  """The work directory of a table of all rows that nobody stopped."""
+  workdir = tmp_path_factory.mktemp('table')
+  finish(start(runs, workdir))
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def rows(table):
+  with open(table / 'table.csv') as file:
+    return {row['name']: row for row in csv.DictReader(file)}
+
+
+def test_the_table_has_every_row_and_none_failed(table, rows):
+  assert list(rows) == list(catalogue.METHODS)
+  assert 'Missing' not in (table / 'table.md').read_text()
+  assert 'SCoRe, three turns &' in (table / 'table.tex').read_text()
+
+
+@pytest.mark.parametrize('name', catalogue.METHODS)
+def test_every_trained_row_made_all_updates_and_sampled_as_much(rows, name):
+  if name in ('base', 'self_refine', 'self_contrast'):
+    assert float(rows[name]['updates']) == 0
+    return
+  assert float(rows[name]['updates']) == 6
+  # 64 rows of two attempts; a group is 4 rows, of up to 13 attempts.
+  each = float(rows[name]['attempts']) / 6
+  assert abs(each - 128) <= 13 / 2
+
+
+def test_prompting_rows_ask_other_things_of_the_same_base(table):
+  def first(name, listed):
+    path = table / name / 'seed0' / 'evaluations' / f'{listed}.jsonl'
+    found, _ = files.read_jsonl(path)
+    return [row['attempts'][0] for row in found]
+
+  base = first('base', 'base')
+  assert len(base) == 60
+  assert first('self_refine', 'self_refine') == base
+  assert first('self_contrast', 'self_contrast') == base
+
+
+def test_the_same_command_again_trains_nothing(runs, table):
+  before = (table / 'table.csv').read_text()
+  said = finish(start(runs, table))
+  assert f'{len(catalogue.METHODS)} runs, {len(catalogue.METHODS)} of' in said
+  assert (table / 'table.csv').read_text() == before
+
+
+def test_a_row_stopped_in_a_round_ends_as_the_unbroken_one(
+  runs, table, tmp_path
+):
+  rows = ('--methods=star_d_plus', '--config.checkpoint.every=2')
+  cell = tmp_path / 'star_d_plus' / 'seed0'
+  process = start(runs, tmp_path, *rows)
+  deadline = time.monotonic() + 300
+  # As the second round begins, with the first one done.
+  while not (cell / 'traces' / 'round2.npz').exists():
+    assert process.poll() is None, process.communicate()[0]
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+  os.kill(process.pid, signal.SIGTERM)
+  assert 'stopped' in finish(process)
+  assert not (tmp_path / 'table.csv').exists()
+  finish(start(runs, tmp_path, *rows))
+  unbroken = table / 'star_d_plus' / 'seed0'
+  assert small.rows(cell / 'metrics.jsonl') == small.rows(
+    unbroken / 'metrics.jsonl'
+  )
+  for name in ('round1', 'round2', 'round3'):
+    found = small.params(cell, name, 2)
+    assert found == small.params(unbroken, name, 2)
+  ours, theirs = (files.read_json(x / 'eval.json') for x in (cell, unbroken))
+  assert ours == theirs
+
+
+@pytest.mark.parametrize(
+  ('flag', 'words'),
+  [
+    ('--methods=star_d,rize', "got 'rize' (did you mean rise?)"),
+    ('--config.method.rounds=9', 'would make no update'),
+    ('--seeds=0', 'seeds'),
+  ],
+)
+def test_what_cannot_run_is_refused_in_one_line(runs, tmp_path, flag, words):
+  process = start(runs, tmp_path, flag)
+  said, _ = process.communicate(timeout=300)
+  assert process.returncode not in (0, 1)
+  assert words in said
+  assert 'Traceback' not in said
