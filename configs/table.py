@@ -18,12 +18,11 @@ def get_config(preset: str = ''):
   config.log.progress = False
   if config.preset == 'arithmetic':
     config.train.trajectories = 128
-    config.train.stage1_steps = 100
-    config.train.stage2_steps = 100
+    config.train.stage1_steps = 80
+    config.train.stage2_steps = 80
     config.optimizer.learning_rate = 1e-3
-    config.checkpoint.every = 25
-    config.eval.every = 25
+    config.checkpoint.every = 20
+    config.eval.every = 20
     config.eval.validation_problems = 128
     config.eval.batch = 1000
-    config.model.unroll = False
   return config

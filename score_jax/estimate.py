@@ -122,16 +122,16 @@ class Sizes:
     return c.param_dtype != c.dtype
 
   @functools.cached_property
-  def base(self) -> dict[str, float]:
-    """Returns a device's own elements of 'layers', and of the rest."""
-    layers = _elements(self.setup.base['layers'])
-    return {'layers': layers, 'rest': _elements(self.setup.base) - layers}
+  def own(self) -> float:
+    """Returns the elements of the model that a device holds."""
+    return _elements(self.setup.base)
 
   @property
   def layer(self) -> float:
-    """Returns the elements of one layer, gathered over fsdp."""
-    layers = self.setup.model.config.layers
-    return self.base['layers'] * self.mesh['fsdp'] / layers
+    """Returns the elements of one layer's products, gathered over fsdp."""
+    c = self.setup.model.config
+    heads = 2 * self.tensor(c.heads) + 2 * self.tensor(c.kv_heads)
+    return c.width * (heads * c.head_dim + 3 * self.tensor(c.mlp))
 
   @property
   def table(self) -> float:
@@ -209,7 +209,7 @@ def sampling_moments(setup: Setup) -> list[Moment]:
   """Returns the moments of the sampler at which its memory may peak."""
   s, config = Sizes(setup), setup.config
   model, prompt = setup.model.config, config.sampling.max_prompt_tokens
-  params = sum(s.base.values()) * s.act
+  params = s.own * s.act
   # A scan over layers reads one cache and writes another.
   copies = 1 if config.model.unroll else 2
   common = {
@@ -254,9 +254,7 @@ def update_moments(setup: Setup) -> list[Moment]:
     'reference': device_bytes(reference),
     'batch': device_bytes(batch),
     'gradient, summed': gradient if config.train.accumulation > 1 else 0.0,
-    'parameters as used': (
-      sum(s.base.values()) * s.act if s.casts and whole else 0.0
-    ),
+    'parameters as used': (s.own * s.act if s.casts and whole else 0.0),
     'saved activations': setup.model.config.layers * _saved(s),
     'hidden states': 2
     * s.learned

@@ -4,8 +4,8 @@
 
 A round samples as many batches as it makes updates, as reinforcement learning
 does. Most are sampled before its first update, and are what it learns from.
-The others are looks: at each checkpoint, a batch of training problems of the
-model as it is then, whose reward decides which checkpoint is the best.
+The others are looks: at each checkpoint, training problems of the model as it
+is then, whose reward decides which checkpoint is the best.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from score_jax.methods.plan import Round
 from score_jax.methods.traces import Collected, pack, Trace
 from score_jax.phase import TrainingError
 
+LOOKING = 0.25  # Share of the batches that looks take; each has one at least.
 FEW = 500  # References whose loss under the model is measured, at most.
 # What the record of a step has beside what the latest look saw.
 OWN = ('stage', 'step', 'loss', 'grad_norm', *phase.SAMPLED)
@@ -78,10 +79,7 @@ class ImitationRound:
     seen = {k: x for k, x in before.items() if _is_seen(k)}
     sampled = {k: 0 if step else self._first[k] for k in phase.SAMPLED}
     if step + 1 in self._looks:
-      number = self._batches() + self._looks.index(step + 1)
-      graded = phase.sample(self.job, state.params, self.offset + number, 0.0)
-      journal.samples(_few(self.job, graded))
-      seen, looked = phase.seen(self.job, graded), phase.sampled(graded)
+      seen, looked = self._look(state.params, step, journal)
       sampled = {k: sampled[k] + looked[k] for k in sampled}
     seconds['seconds_sample'] = clock.lap()
     # The first step counts what was collected before the clock ran.
@@ -89,9 +87,28 @@ class ImitationRound:
     sampled['tokens_per_second'] = speed
     return state, seen | sampled | metrics | seconds
 
+  def _look(
+    self, params: Any, step: int, journal: Journal
+  ) -> tuple[dict[str, Any], dict[str, int]]:
+    """Returns what a look sees, and what was sampled for it."""
+    job, each = self.job, self._look_batches()
+    first = self._batches() + each * self._looks.index(step + 1)
+    seen, total = [], dict.fromkeys(phase.SAMPLED, 0)
+    for number in range(first, first + each):
+      graded = phase.sample(job, params, self.offset + number, 0.0)
+      seen.append(phase.seen(job, graded))
+      total = {k: total[k] + x for k, x in phase.sampled(graded).items()}
+    journal.samples(_few(job, graded))
+    return {name: _mean([one[name] for one in seen]) for name in seen[0]}, total
+
+  def _look_batches(self) -> int:
+    """Returns the batches of one look."""
+    return max(1, int(LOOKING * self.plan.steps / len(self._looks)))
+
   def _batches(self) -> int:
     """Returns how many batches are collected: those that no look takes."""
-    return max(1, self.plan.steps - len(self._looks))
+    looking = self._look_batches() * len(self._looks)
+    return max(1, self.plan.steps - looking)
 
   def _batch(self, step: int) -> learner.Examples:
     """Returns the rows of an update, in epochs of all rows of the round."""
@@ -220,6 +237,12 @@ def _few(job: Job, graded: rollout.Rollout) -> Iterator[dict[str, Any]]:
   reward = phase.rewards(job, graded)
   for row in rows.astype(int):
     yield graded.record(row) | {'reward': reward[row].tolist()}
+
+
+def _mean(values: list[float | None]) -> float | None:
+  """Returns the mean of a figure over batches; None where none has it."""
+  known = [x for x in values if x is not None]
+  return sum(known) / len(known) if known else None
 
 
 def _is_seen(name: str) -> bool:

@@ -1,5 +1,8 @@
 """Every alarm hears what it is for, and nothing in a healthy run."""
 
+import json
+import pathlib
+
 import pytest
 
 from score_jax import alarms
@@ -85,13 +88,22 @@ def test_a_base_that_overcorrects_from_the_start_is_no_alarm():
   assert alarms.raised(history(lambda d: {'delta': -0.1}), BASE) == {}
 
 
-@pytest.mark.parametrize(('accuracy', 'rings'), [(0.452, True), (0.457, False)])
+@pytest.mark.parametrize('stage', ['stage1', 'stage2'])
+def test_a_real_run_that_went_well_is_quiet_at_every_step(stage):
+  """SCoRe on the bundled task, seed 0: 53.0 / 53.0 became 59.9 / 79.2."""
+  path = pathlib.Path(__file__).parent / 'healthy_history.json'
+  whole = json.loads(path.read_text())[stage]
+  assert len(whole) == 100
+  base = alarms.Base(0.53, 2000, 128)
+  for end in range(1, len(whole) + 1):
+    assert alarms.raised(whole[:end], base) == {}
+
+
+@pytest.mark.parametrize(('accuracy', 'rings'), [(0.447, True), (0.453, False)])
 def test_sandbagging_is_two_standard_errors_below_the_base(accuracy, rings):
-  # sqrt(.25 (1/2000 + 1/500)) = .025; two of them below .5 is .45, so with
-  # ten times the problems, .0079 each, it is .4842.
-  wide = alarms.Base(0.5, 2000, 500)
-  low = history(lambda d: {'validation_accuracy_t1': accuracy - 0.005})
-  assert bool(alarms.sandbagging(low, wide)) == rings
+  # sqrt(.25 (1 / 2000 + 1 / 500)) = .025, and .5 less two of them .45.
+  low = history(lambda d: {'validation_accuracy_t1': accuracy})
+  assert bool(alarms.sandbagging(low, BASE)) == rings
 
 
 def test_without_a_base_nothing_is_said_of_sandbagging():

@@ -219,7 +219,8 @@ def test_metrics_are_these_numbers():
     'tokens': [1.5, 1.5],
     'advantage': [value[0] - value[1], value[1] - value[0]],
     'credit': value,
-    'token_kl': [[0.0] * 7, [0, 2 * two, 0, 0, 2 * two, 0, 0]],
+    # An attempt cut off is closed before the instruction.
+    'token_kl': [[0.0] * 7, [0, 2 * two, 0, 0, 0, 2 * two, 0]],
     'advantage_size': np.abs(value[0] - value[1]),
     'flat_groups': [0.0, 0.0],
     'logp_gap_mean': np.mean(gaps),

@@ -59,7 +59,7 @@ class Report:
   timed_out: bool
   output: str  # The first of what the program printed.
   seconds: float  # From the program's start.
-  peak_mb: float  # Resident, of the largest process.
+  peak_mb: float  # Resident, of all processes of the larger sandbox.
   folder: str  # The program's, as seen from outside while it ran.
 
 

@@ -51,7 +51,7 @@ def test_an_unknown_method_is_refused_with_the_nearest():
 def test_a_stage_of_score_is_no_job_for_another_method():
   other = config('rise')
   other.job = 'stage1'
-  with pytest.raises(ConfigError, match='job=stage1 .* set job=score'):
+  with pytest.raises(ConfigError, match=r'job=stage1 .* set job=score'):
     catalogue.get(other)
 
 
