@@ -145,12 +145,14 @@ def _method() -> ConfigDict:
   c.reward_temperature = 1.0  # RISE, label enhancement: exp(r / temperature).
   c.importance_share = 0.8  # Of right traces that are kept, by their shift.
   c.retry_share = 0.5  # Of wrong first attempts that are shown and mended.
+  # What Self-Refine says between its turns.
   c.self_refine = ConfigDict(
     {
       'feedback': '\nReview the solution above and list what is wrong in it:\n',
       'rewrite': '\nNow write the whole solution again, improved:\n',
     }
   )
+  # What Self-Contrast says between its turns.
   c.self_contrast = ConfigDict(
     {
       'perspective': '\nSolve the problem again, in a different way:\n',

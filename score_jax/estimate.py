@@ -320,7 +320,7 @@ def peak(moments: list[Moment]) -> Moment:
   return max(moments, key=lambda moment: moment.total)
 
 
-def _pass(s: Sizes, tokens: float, keys: float) -> Cost:
+def layers_cost(s: Sizes, tokens: float, keys: float) -> Cost:
   """Returns the cost of all layers over a device's tokens, without logits.
 
   Args:
@@ -352,7 +352,7 @@ def _reduced(size: float, ways: int) -> float:
   return 2 * _received(size, ways)
 
 
-def _head(s: Sizes, tokens: float) -> Cost:
+def head_cost(s: Sizes, tokens: float) -> Cost:
   """Returns the cost of a device's logits, forward."""
   c = s.setup.model.config
   logits = tokens * s.tensor(c.vocab_size)
@@ -371,13 +371,13 @@ def sampling_cost(setup: Setup) -> dict[str, Cost]:
   steps = sum(config.sampling.max_tokens) * parts
   queries = s.sampled * (setup.instruction + 2)
   keys = s.slots + prompt
-  one = _pass(s, s.sampled, keys) + _head(s, s.sampled)
+  one = layers_cost(s, s.sampled, keys) + head_cost(s, s.sampled)
   # A scan over layers reads the cache, writes it whole, and reads it again.
   reads = 1 if config.model.unroll else 3
   cached = reads * s.cache(s.sampled, s.slots) + s.cache(s.problems, prompt)
-  read = _pass(s, s.problems * prompt, prompt).times(parts)
+  read = layers_cost(s, s.problems * prompt, prompt).times(parts)
   return {
-    'prompts': read + _pass(s, queries, keys).times(between),
+    'prompts': read + layers_cost(s, queries, keys).times(between),
     'attempts': (one + Cost(0, cached, 0)).times(steps),
   }
 
@@ -387,35 +387,40 @@ def update_cost(setup: Setup) -> dict[str, Cost]:
   s, config = Sizes(setup), setup.config
   parts, whole = config.train.accumulation, adapter(config) is None
   tokens = s.learned * s.length
-  forward = _pass(s, tokens, s.length)
+  forward = layers_cost(s, tokens, s.length)
   again = {'none': 0, 'products': 0.3, 'block': 1}[config.model.remat]
   blocks = math.ceil(s.length / s.block)
-  head = _head(s, s.learned * s.block)
+  head = head_cost(s, s.learned * s.block)
   gradient = _elements(setup.trained) * 4
   layers = 3 + again  # The reference's, the policy's, twice that backward.
   backward = forward.times(layers - 1) if whole else forward.times(1 + again)
   spread = _reduced(s.layer * setup.model.config.layers * 4 * whole, s.shards)
-  reduced = _table_gradient(s) if whole else Cost(0, 0, 0)
   moved = 2 * device_bytes(update_program(setup).arguments[0]) + 2 * gradient
   return {
     'reference': (forward + head.times(blocks)).times(parts),
     'policy, forward': (forward + head.times(blocks)).times(parts),
     'policy, backward': (
       backward
-      + head.times(2 * blocks)
-      + reduced.times(blocks)
+      + (head + _head_backward(s, whole)).times(blocks)
       + Cost(0, 0, spread / 2)
     ).times(parts),
     'optimizer': Cost(10 * gradient / 4, moved, 0),
   }
 
 
-def _table_gradient(s: Sizes) -> Cost:
-  """Returns the cost of one block's gradient of the table."""
+def _head_backward(s: Sizes, whole: bool) -> Cost:
+  """Returns the cost of one block of logits backward, once they are there.
+
+  The table's own gradient is summed over all rows; for that of the states the
+  other rows' gradients of the logits come to each part of the table.
+  """
   c = s.setup.model.config
   tokens = s.learned * s.block
+  states = Cost(2 * tokens * s.table, s.table * s.act, 0)
+  if not whole:
+    return states
   logits = tokens * s.tensor(c.vocab_size) * s.act
-  return Cost(
+  return states + Cost(
     2 * tokens * s.table,
     s.table * (2 * 4 + 2 * s.act),
     _reduced(s.table * s.act, s.shards) + logits * (s.mesh['fsdp'] - 1),

@@ -38,7 +38,7 @@ _INSTRUCTION = flags.DEFINE_integer(
 _GRADING = flags.DEFINE_float(
   'grading_seconds', 0.0, 'That a step waits for its graders.', lower_bound=0
 )
-_SHARES = {
+SHARES = {
   name: flags.DEFINE_float(
     f'{name}_efficiency', value, f'Share of the peak {name} that is reached.'
   )
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
   from score_jax import files, plan_page, planning
   from score_jax.estimate import Efficiency
 
-  efficiency = Efficiency(**{k: flag.value for k, flag in _SHARES.items()})
+  efficiency = Efficiency(**{k: flag.value for k, flag in SHARES.items()})
   try:
     plan = planning.make(
       flags.FLAGS.config,

@@ -189,18 +189,19 @@ def _work(plan: Plan, efficiency: Efficiency) -> Iterator[str]:
 
 
 def _time(plan: Plan) -> Iterator[str]:
-  if not plan.target:
+  times = plan.times
+  if times is None:
     yield 'name a --slice for seconds'
     return
-  step = plan.seconds + plan.grading
-  run = plan.steps * step + plan.evaluation
+  step = times.step + times.grading
+  run = plan.steps * step + times.evaluations
   yield _row(
     'a step',
-    f'{step:.1f} s ({plan.bound:.1f} s by the roofline), graders '
-    f'{plan.grading:.1f} s; every attempt at its longest',
+    f'{step:.1f} s ({times.bound:.1f} s by the roofline), graders '
+    f'{times.grading:.1f} s; every attempt at its longest',
   )
   yield _row(
-    'evaluations', f'{plan.evaluation / 3600:.1f} h of sampling in all'
+    'evaluations', f'{times.evaluations / 3600:.1f} h of sampling in all'
   )
   yield _row(
     'the run',
@@ -240,12 +241,7 @@ def record(plan: Plan) -> dict[str, Any]:
       for k, v in plan.compiled.items()
     },
     'costs': {k: dataclasses.asdict(v) for k, v in plan.costs.items()},
-    'seconds': {
-      'bound': plan.bound,
-      'step': plan.seconds,
-      'grading': plan.grading,
-      'evaluations': plan.evaluation,
-    },
+    'seconds': dataclasses.asdict(plan.times) if plan.times else None,
     'proposals': [dataclasses.asdict(p) for p in plan.proposals],
     'warnings': plan.warnings,
   }

@@ -48,6 +48,16 @@ def architecture(config: ConfigDict, model: str) -> tuple[str, ModelConfig]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Times:
+  """Seconds."""
+
+  bound: float  # Of a step, at the chip's best.
+  step: float  # Of a step, as estimated, without its graders.
+  grading: float  # That a step waits for them.
+  evaluations: float  # Sampling in all evaluations of the run.
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
   """All that is known of a run before it."""
 
@@ -58,10 +68,7 @@ class Plan:
   waiting: float  # Bytes that stay while the sampler runs, unused by it.
   compiled: dict[str, Any]  # By program: tpu.Compiled, or why there is none.
   costs: dict[str, Cost]
-  bound: float | None  # Seconds of a step, at the chip's peak.
-  seconds: float | None  # As estimated.
-  grading: float
-  evaluation: float | None  # Seconds of all evaluations of the run.
+  times: Times | None  # None where no slice is named.
   proposals: list[Proposal]
   warnings: list[str]
 
@@ -104,34 +111,43 @@ def make(
   called, numbers = architecture(config, model)
   mesh = programs.abstract_mesh(shape)
   setup = programs.setup(config, numbers, mesh, instruction)
-  moments = [
-    *estimate.sampling_moments(setup),
-    *estimate.update_moments(setup),
-  ]
   compiled = {}
   if found is not None:
     real = programs.setup(config, numbers, tpu.mesh(shape, found), instruction)
     compiled = _compile(real)
-  chip = target.chip if target else None
-  memory = chip.memory * target.devices / count if target else None
-  peak = advice.peak(setup)
-  timed = estimate.step_seconds
-  return Plan(
+  memory = target.chip.memory * target.devices / count if target else None
+  known = Plan(
     model=called,
     setup=setup,
     target=target,
-    moments=moments,
+    moments=[
+      *estimate.sampling_moments(setup),
+      *estimate.update_moments(setup),
+    ],
     waiting=advice.waiting(setup),
     compiled=compiled,
     costs=estimate.step_cost(setup),
-    bound=timed(setup, chip, estimate.FULL) if chip else None,
-    seconds=timed(setup, chip, efficiency) if chip else None,
+    times=None,
+    proposals=[],
+    warnings=advice.warnings(setup, advice.peak(setup), memory),
+  )
+  if target is None:
+    return known
+  return dataclasses.replace(
+    known,
+    times=_times(setup, target.chip, efficiency, grading),
+    proposals=advice.proposals(setup, target, efficiency, count),
+  )
+
+
+def _times(
+  setup: Setup, chip: Chip, efficiency: Efficiency, grading: float
+) -> Times:
+  return Times(
+    bound=estimate.step_seconds(setup, chip, estimate.FULL),
+    step=estimate.step_seconds(setup, chip, efficiency),
     grading=grading,
-    evaluation=_evaluations(setup, chip, efficiency) if chip else None,
-    proposals=(
-      advice.proposals(setup, target, efficiency, count) if target else []
-    ),
-    warnings=advice.warnings(setup, peak, memory),
+    evaluations=_evaluations(setup, chip, efficiency),
   )
 
 

@@ -32,11 +32,11 @@ from score_jax import (
   data,
   evaluation,
   files,
+  grading,
   learner,
   rollout,
   sampler,
   sharding,
-  grading,
   tasks,
   tokenizer,
 )

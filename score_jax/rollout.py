@@ -108,7 +108,6 @@ class Rollout:
       'truncated': self.truncated[row].tolist(),
     }
 
-
   def tokens(
     self, row: int, kl: np.ndarray, tokenizer: Tokenizer
   ) -> dict[str, list]:
@@ -203,12 +202,15 @@ def start_reading(
 
 def _join(parts: Sequence[Rollout]) -> Rollout:
   """Returns the rows of all parts, in their order."""
-  trajectories = [part.trajectory for part in parts]
+
+  def rows(field: str) -> list:
+    return [row for part in parts for row in getattr(part, field)]
+
   return Rollout(
-    sum((part.problems for part in parts), ()),
-    _concatenate(trajectories),
-    sum((part.texts for part in parts), []),
-    sum((part.verdicts for part in parts), []),
+    tuple(rows('problems')),
+    _concatenate([part.trajectory for part in parts]),
+    rows('texts'),
+    rows('verdicts'),
     np.concatenate([part.truncated for part in parts]),
   )
 

@@ -78,7 +78,6 @@ class Tokenizer:
       clean_up_tokenization_spaces=False,
     )
 
-
   def pieces(self, ids: Iterable[int]) -> list[str]:
     """Returns the text of each token alone, special ones by their name."""
     return self.library.batch_decode(

@@ -86,14 +86,12 @@ SHARES = (
   'method.gamma',
   'method.offline_fraction',
   'method.adaptive_beta2.fraction',
-  'optimizer.b1',
-  'optimizer.b2',
   'limits.grader_failures',
   'pretrain.repair_share',
   'pretrain.first_accuracy',
 )
 CHOICES = {
-  'job': ('stage3', 'pretrain, stage1, stage2, score'),
+  'job': ('stage3', 'pretrain, stage1, stage2, score, evaluate'),
   'model.dtype': ('float16', 'float32, bfloat16'),
   'model.param_dtype': ('bf16', 'float32, bfloat16'),
   'model.reference_dtype': ('int8', 'float32, bfloat16'),
@@ -101,7 +99,10 @@ CHOICES = {
   'optimizer.name': ('adan', 'adam, adamw, sgd'),
   'optimizer.schedule': ('cosin', 'constant, linear, cosine'),
   'method.kl_estimator': ('k4', 'k1, k2, k3, exact'),
-  'method.baseline': ('mean', 'leave_one_out, none'),
+  'method.baseline': (
+    'mean',
+    'leave_one_out, remax, group, moving_average, none',
+  ),
   'method.truncated': ('drop', 'keep, wrong, mask'),
 }
 
@@ -252,6 +253,13 @@ def test_truncated_sampling_is_allowed_where_it_is_scored_as_well():
   config_lib.check(config, 1)
 
 
+@pytest.mark.parametrize('value', [-0.1, 1.0, float('nan')])
+@pytest.mark.parametrize('name', ['optimizer.b1', 'optimizer.b2'])
+def test_a_mean_that_never_moves_is_refused(name, value):
+  text = _refusal(_config(**{name: value}))
+  assert text == f'{name} must be at least 0 and below 1; got {value}.'
+
+
 def test_one_first_attempt_is_allowed_without_a_baseline():
   changes = {'method.baseline': 'none', 'sampling.first_attempts': 1}
   config_lib.check(_config(**changes), 1)
@@ -261,7 +269,7 @@ def test_one_first_attempt_is_allowed_without_a_baseline():
   ('sizes', 'words'),
   [
     ((3, 1, 1), ('3 x 1 x 1 does not fit 8 devices', 'set one axis to -1')),
-    ((3, -1, 1), ('3 x -1 x 1 does not fit 8 devices', 'set one axis to -1')),
+    ((3, -1, 1), ('3 x -1 x 1 does not fit 8 devices', '3 must divide 8')),
     ((2, 2, 1), ('2 x 2 x 1 does not fit 8 devices',)),
     ((-1, -1, 1), ('at most one of them -1', 'set mesh.data=1, mesh.fsdp=-1')),
     ((0, -1, 1), ('0 x -1 x 1', 'at least 1')),

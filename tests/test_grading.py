@@ -94,7 +94,7 @@ def test_a_task_whose_references_fail_is_refused_with_the_first_of_them():
     with pytest.raises(ConfigError, match='problem p0 wrong, one of 3 in 4'):
       grading.check_references(task, grader, bad)
     bad = [dataclasses.replace(p, reference='raise') for p in PROBLEMS]
-    with pytest.raises(ConfigError, match='p0 error.*no such luck'):
+    with pytest.raises(ConfigError, match=r'p0 error.*no such luck'):
       grading.check_references(task, grader, bad)
 
 

@@ -42,7 +42,7 @@ def _grader(grade=_grade):
   def start(problems, texts):
     return lambda: [grade(*pair) for pair in zip(problems, texts, strict=True)]
 
-  return grading.Grader(start, lambda: [])
+  return grading.Grader(start, list)
 
 
 def _ids(text):
@@ -271,7 +271,7 @@ def test_a_batch_sampled_in_parts_is_the_whole_batch(base, parts):
     order.append(('graded', len(texts)))
     return lambda: [Verdict(Outcome.WRONG, x) for x in texts]
 
-  grader = grading.Grader(start, lambda: [])
+  grader = grading.Grader(start, list)
   found = rollout.sample_and_read(sampled, four, parts, grader, Letters())
   whole = sampled(np.arange(4))
   for name in ('tokens', 'turn', 'length', 'span', 'truncated'):
@@ -284,9 +284,11 @@ def test_a_batch_sampled_in_parts_is_the_whole_batch(base, parts):
   ]
   assert [[v.answer for v in row] for row in found.verdicts] == found.texts
   # All parts are with the device before the first of them is read.
-  assert order[: 2 * parts] == [('sampled', 4 // parts)] * parts + [
-    ('graded', 4 // parts * 8 * 2)
-  ] * parts
+  assert (
+    order[: 2 * parts]
+    == [('sampled', 4 // parts)] * parts
+    + [('graded', 4 // parts * 8 * 2)] * parts
+  )
 
 
 def test_a_problems_own_first_attempt_is_given_to_all_its_samples(base):
@@ -295,9 +297,7 @@ def test_a_problems_own_first_attempt_is_given_to_all_its_samples(base):
     Problem(f'p{i}', '', '', '', attempt=text)
     for i, text in enumerate(['cd', '', 'b'])
   )
-  problems = Problems(
-    stated, base.problems.tokens, base.problems.length, first
-  )
+  problems = Problems(stated, base.problems.tokens, base.problems.length, first)
   found = rollout.given_attempts(base.mesh, problems, samples=2)
   assert found.given.tolist() == [True, True, False, False, True, True]
   np.testing.assert_array_equal(found.tokens[4:], [[4, 0, 2, 2]] * 2)
