@@ -41,6 +41,10 @@ def math(config: ConfigDict) -> None:
 def mbpp(config: ConfigDict) -> None:
   """MBPP, evaluated on HumanEval (table 5 of arXiv:2409.12917)."""
   config.task.name = 'mbpp'
+  config.task.eval_name = 'humaneval'
+  config.sampling.parts = 4  # Programs run while the next ones are sampled.
+  # A program that never ends is the model's fault, but counts as a failure.
+  config.limits.grader_failures = 0.3
   config.method.alpha = 10.0
   config.method.beta1 = 0.01
   config.method.beta2 = 0.25
@@ -54,6 +58,7 @@ def _long(config: ConfigDict, steps: int, prompt: int, answer: int) -> None:
   config.train.stage1_steps = steps // 2
   config.train.stage2_steps = steps - steps // 2
   config.sampling.max_prompt_tokens = prompt
+  config.task.long_prompts = 'drop'
   config.sampling.max_tokens = (answer,) * config.turns
   config.model.unroll = False
   config.model.remat = 'block'

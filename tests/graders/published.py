@@ -44,7 +44,8 @@ def mbpp(row: dict) -> tuple[str, Tests]:
 def mbpp_plus(row: dict) -> tuple[str, Tests]:
   # MBPP's own tests, too: the longer ones of 737, 787 and 794 assert nothing.
   tests = (*row['test_list'], row['test'])
-  return row['code'], Tests('', '', tests, _entry(row))
+  imports = '\n'.join(row['test_imports'])
+  return row['code'], Tests('', imports, tests, _entry(row))
 
 
 def _entry(row: dict) -> str:
