@@ -2,7 +2,8 @@
 #
 #   make demo     both stages on the bundled model and task, then a report
 #   make table    every method side by side, three seeds (make table ARGS=...)
-#   make test     the tests
+#   make test     the tests, but for those of make test-long
+#   make test-long  those that take minutes each
 #   make sandbox  bubblewrap, which model-written programs are run in
 #   make lint     ruff, as checker and as formatter
 #   make base     the bundled base model anew (see configs/pretrain.py)
@@ -37,7 +38,10 @@ table: setup
 	$(BIN)/python -m score_jax.table --workdir=runs/table $(ARGS)
 
 test: dev-setup sandbox
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-long: dev-setup sandbox
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 # A system's package, so it needs root; without it the tests that run programs
 # are skipped, and training on code refuses to start.

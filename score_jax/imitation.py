@@ -47,7 +47,7 @@ class ImitationRound:
     self._update = learner.make_imitation(
       job.model, self.optimizer, chunk, lora
     )
-    self._likelihood = jax.jit(learner.make_likelihood(job.model, chunk, lora))
+    self._likelihood = learner.make_likelihood(job.model, chunk, lora)
     every = job.config.checkpoint.every
     self._looks = sorted({*range(every, plan.steps + 1, every), plan.steps})
     self._rows: tuple[np.ndarray, np.ndarray] | None = None

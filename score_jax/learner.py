@@ -343,10 +343,11 @@ class Examples:
   weight: jax.Array  # float32[B, L]: of each token in the loss; 0 = context.
 
 
+@functools.cache
 def make_likelihood(
   model: Transformer, logits_chunk: int, lora: Lora | None = None
 ) -> Callable[..., jax.Array]:
-  """Returns a function to float32[B, L]: log p of each token times its weight.
+  """Returns the jitted log p of each token times its weight, float32[B, L].
 
   It is called as `likelihood(params, examples, reference=None)`, with the
   frozen part of the policy where an adapter is trained. What has no weight
@@ -364,7 +365,7 @@ def make_likelihood(
     # where: a token without weight must not matter, whatever it scores.
     return jnp.where(examples.weight > 0, examples.weight * logp, 0.0)
 
-  return likelihood
+  return jax.jit(likelihood)
 
 
 @functools.cache
@@ -401,7 +402,6 @@ def make_imitation(
   return jax.jit(update, donate_argnums=0)
 
 
-@functools.cache  # Equal ones are one object, or no update would be found again.
 def make_optimizer(
   name: str,
   learning_rate: float,
@@ -415,6 +415,35 @@ def make_optimizer(
   clip_norm: float,
 ) -> optax.GradientTransformation:
   """Returns the optimizer of one stage of `steps` updates."""
+  if schedule == 'constant':
+    steps = 0  # Read by none of its rules.
+  return _optimizer(
+    name,
+    learning_rate,
+    schedule,
+    warmup_steps,
+    steps,
+    b1,
+    b2,
+    eps,
+    weight_decay,
+    clip_norm,
+  )
+
+
+@functools.cache  # Equal ones are one object, so their update is compiled once.
+def _optimizer(
+  name,
+  learning_rate,
+  schedule,
+  warmup_steps,
+  steps,
+  b1,
+  b2,
+  eps,
+  weight_decay,
+  clip_norm,
+) -> optax.GradientTransformation:
   rate = _schedule(learning_rate, schedule, warmup_steps, steps)
   if name == 'sgd':
     rule = optax.sgd(rate)

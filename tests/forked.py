@@ -54,6 +54,8 @@ def finish(runs, log, workdir, **settings) -> str:
   """Returns what a small run said to its end, which must be a good one."""
   process = start(runs, log, workdir, **settings)
   process.join(small.TIMEOUT)
+  process.kill()  # One that takes too long; another has ended.
+  process.join()
   said = log.read_text()
   assert process.exitcode == 0, said
   return said

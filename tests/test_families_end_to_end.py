@@ -29,7 +29,7 @@ from score_jax.models import lora, weights
 tiny_checkpoints = pytest.importorskip('tiny_checkpoints')
 torch, transformers = tiny_checkpoints.torch, tiny_checkpoints.transformers
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 FAMILIES = {
   'gemma2': GEMMA,

@@ -82,7 +82,14 @@ def _problems(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('task', [_math, _mbpp, _jsonl])
+@pytest.mark.parametrize(
+  'task',
+  [
+    pytest.param(_math, marks=pytest.mark.long),
+    pytest.param(_mbpp, marks=pytest.mark.long),
+    _jsonl,
+  ],
+)
 def test_a_run_killed_and_resumed_sees_the_same_problems_in_the_same_order(
   task, runs, tmp_path, monkeypatch
 ):

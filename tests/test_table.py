@@ -66,12 +66,14 @@ def rows(table):
     return {row['name']: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.long
 def test_the_table_has_every_row_and_none_failed(table, rows):
   assert list(rows) == list(catalogue.METHODS)
   assert 'Missing' not in (table / 'table.md').read_text()
   assert 'SCoRe, three turns &' in (table / 'table.tex').read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', catalogue.METHODS)
 def test_every_trained_row_made_all_updates_and_sampled_as_much(rows, name):
   if name in ('base', 'self_refine', 'self_contrast'):
@@ -83,6 +85,7 @@ def test_every_trained_row_made_all_updates_and_sampled_as_much(rows, name):
   assert abs(each - 128) <= 13 / 2
 
 
+@pytest.mark.long
 def test_prompting_rows_ask_other_things_of_the_same_base(table):
   def first(name, listed):
     path = table / name / 'seed0' / 'evaluations' / f'{listed}.jsonl'
@@ -95,6 +98,7 @@ def test_prompting_rows_ask_other_things_of_the_same_base(table):
   assert first('self_contrast', 'self_contrast') == base
 
 
+@pytest.mark.long
 def test_the_same_command_again_trains_nothing(runs, table):
   before = (table / 'table.csv').read_text()
   said = finish(start(runs, table))
@@ -102,6 +106,7 @@ def test_the_same_command_again_trains_nothing(runs, table):
   assert (table / 'table.csv').read_text() == before
 
 
+@pytest.mark.long
 def test_a_row_stopped_in_a_round_ends_as_the_unbroken_one(
   runs, table, tmp_path
 ):

@@ -14,7 +14,7 @@ from _thread import RLock
 
 from score_jax.graders.wire import Codec, WireError
 
-MAX_BYTES = 1 << 28  # Of one message.
+MAX_BYTES = 1 << 31  # Of one message.
 _QUESTION, _ANSWER = b'?', b'!'
 
 

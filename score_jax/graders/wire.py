@@ -179,6 +179,13 @@ def _packed(items):
     if kinds in ({int}, {float}):
       code = 'q' if int in kinds else 'd'
       return code.encode(), pack(f'<{len(items)}{code}', *items)
+    if len(items) > _MANY and kinds == {str} and len(set(items)) <= 256:
+      number = {text: n for n, text in enumerate(set(items))}
+      table = '\0'.join(number)
+      if table.count('\0') == len(number) - 1:
+        data = table.encode('utf-8', 'surrogatepass')
+        places = bytes(map(number.__getitem__, items))
+        return b'i', _SIZE.pack(len(data)) + data + places
     if len(items) > _MANY and kinds <= {int, float, bool, type(None), str}:
       import json  # It takes longer to import than to write a few items.
 
@@ -199,6 +206,10 @@ def _unpacked(code, data):
     import json
 
     return list(json.loads(data))
+  if code == b'i':
+    end = 4 + _SIZE.unpack_from(data)[0]
+    table = data[4:end].decode('utf-8', 'surrogatepass').split('\0')
+    return list(map(table.__getitem__, data[end:]))
   if code == b'u':
     end = 5 + _SIZE.unpack_from(data, 1)[0]
     items = iter(_unpacked(data[:1], data[end:]))

@@ -13,7 +13,7 @@ from typing import Any
 from score_jax.config import ConfigError, nearest
 
 _GEMMA2 = {'model_type': 'gemma2'}
-_GEMMA3 = {'model_type': 'gemma3_text', 'vocab_size': 262_144}
+_GEMMA3 = {'model_type': 'gemma3_text', 'vocab_size': 262_208}
 _LLAMA3 = {'model_type': 'llama', 'vocab_size': 128_256, 'head_dim': 128}
 _QWEN25 = {'model_type': 'qwen2'}
 _QWEN3 = {'model_type': 'qwen3', 'head_dim': 128}
@@ -41,7 +41,8 @@ CONFIGS: dict[str, Mapping[str, Any]] = {
   'gemma2_27b': _sizes(
     _GEMMA2, 4608, 36864, 46, 32, 16, head_dim=128, query_pre_attn_scalar=144
   ),
-  'gemma3_1b': _sizes(_GEMMA3, 1152, 6912, 26, 4, 1, sliding_window=512),
+  'gemma3_1b': _sizes(_GEMMA3, 1152, 6912, 26, 4, 1, sliding_window=512)
+  | {'vocab_size': 262_144},
   'gemma3_4b': _sizes(
     _GEMMA3, 2560, 10240, 34, 8, 4, sliding_window=1024, **_LINEAR8
   ),
@@ -81,6 +82,17 @@ CONFIGS: dict[str, Mapping[str, Any]] = {
 }
 
 
+# Those that were trained on, for mathematics or code, keep their sizes.
+CONFIGS |= {
+  f'qwen25_{kind}_{size}': CONFIGS[f'qwen25_{size}']
+  for kind, sizes in (
+    ('math', ('1.5b', '7b', '72b')),
+    ('coder', ('0.5b', '1.5b', '3b', '7b', '14b', '32b')),
+  )
+  for size in sizes
+}
+
+
 def get(name: str) -> Mapping[str, Any]:
   """Returns the numbers of a public model.
 
@@ -103,10 +115,7 @@ def of_preset(preset: str) -> Mapping[str, Any] | None:
   """
   # Trained further on one subject, a model keeps its sizes.
   preset = preset.replace('_math_', '_', 1).replace('_coder_', '_', 1)
-  plain = preset.replace('.', 'p')
-  for name in sorted(CONFIGS, key=len, reverse=True):
+  for name, numbers in CONFIGS.items():
     if (preset + '_').startswith(name + '_'):
-      return CONFIGS[name]
-    if (plain + '_').startswith(name.replace('.', 'p') + '_'):
-      return CONFIGS[name]
+      return numbers
   return None
