@@ -17,7 +17,10 @@ def get_config(preset: str = ''):
   config.log.report = False
   config.log.progress = False
   if config.preset == 'arithmetic':
-    config.train.trajectories = 128
+    # 240 attempts an update, which groups of 5 x 3 (three turns) and of
+    # 5 x 3 + 1 (ReMax, with its greedy ones) divide as well as 5 x 2.
+    config.sampling.first_attempts = 5
+    config.train.trajectories = 120
     config.train.stage1_steps = 80
     config.train.stage2_steps = 80
     config.optimizer.learning_rate = 1e-3

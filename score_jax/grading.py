@@ -118,6 +118,8 @@ def check_references(
   if not bad:
     return
   why = ''.join(f' {text}' for text in grader.complaints()[:1])
+  if bad[0][1] == 'timeout':
+    why = ' A slow machine, or slow tests, need more grading.seconds.'
   raise ConfigError(
     f'task.name={task.name!r}: its grader {task.grader} calls the reference '
     f'answer of problem {bad[0][0]} {bad[0][1]}, one of {len(bad)} in '

@@ -98,6 +98,16 @@ def test_a_task_whose_references_fail_is_refused_with_the_first_of_them():
       grading.check_references(task, grader, bad)
 
 
+def test_a_reference_that_runs_out_of_time_is_told_from_one_that_fails():
+  task = Task(f'{THIS}:same', isolated=True)
+  slow = [dataclasses.replace(PROBLEMS[0], reference='hang')]
+  with (
+    grading.open_grader(task, LIMITS) as grader,
+    pytest.raises(ConfigError, match=r'p0 timeout.*more grading\.seconds'),
+  ):
+    grading.check_references(task, grader, slow)
+
+
 def test_programs_are_not_run_where_a_protection_is_missing(monkeypatch):
   def refuse(allowed):
     if not allowed:

@@ -52,8 +52,8 @@ def entry_point(source: str, tests: Sequence[str]) -> str:
 def _mbpp_problem(row: rows.Row) -> Problem:
   """Returns a problem of any of the three: the second has `prompt` for `text`.
 
-  All published tests grade, the challenge tests of MBPP too; where one script
-  holds them all (MBPP+), it takes their place.
+  All published tests grade: the challenge tests of MBPP, and the long script of
+  MBPP+ behind the tests that it grew from, for some scripts assert nothing.
   """
   source, tests = _lines(row.text('code')), row.texts('test_list')
   stated = [_lines(test) for test in tests[:STATED_TESTS]]
@@ -65,8 +65,8 @@ def _mbpp_problem(row: rows.Row) -> Problem:
     prompt='\n'.join([_lines(row.text('text', 'prompt')), 'Tests:', *stated]),
     answer=code.encode_tests(
       before='\n'.join(imports),
-      setup=_lines(row.optional('test_setup_code')),
-      tests=[script] if script else [*tests, *harder],
+      setup='\n'.join([*imports, _lines(row.optional('test_setup_code'))]),
+      tests=[*tests, *harder, *([script] if script else [])],
       entry=_entry(row, source, tests),
     ),
     reference=wording.program(source),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import presets
+from configs import presets, table
 from score_jax.config import ConfigError
 from score_jax.methods import catalogue
 from score_jax.methods.plan import Round, StagePlan
@@ -86,6 +86,14 @@ def test_every_trained_row_samples_as_many_attempts_within_a_group(name, rows):
   assert abs(found - 2 * rows) <= group / 2
   if rows == 512:
     assert found == pytest.approx(2 * rows, rel=0.01)
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_in_the_table_every_row_samples_the_very_same_number(name):
+  given = table.get_config()
+  given.method.name = name
+  on_terms = catalogue.on_equal_terms(given)
+  assert attempts_per_update(on_terms, name) == 240
 
 
 @pytest.mark.parametrize('name', TRAINED)
