@@ -270,6 +270,6 @@ def test_a_workdir_of_other_settings_is_refused_with_both_values(
   text = _refusal(f'--workdir={tmp_path}', '--config.method.alpha=4')
   assert text == (
     f'method.alpha=4.0, but {tmp_path} holds a run with 3.0; give another '
-    '--workdir, or set it back.'
+    '--workdir (make demo: WORKDIR=DIR), or set it back.'
   )
   assert (tmp_path / 'config.json').read_bytes() == before
