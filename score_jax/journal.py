@@ -63,6 +63,7 @@ class Journal:
       total=steps, initial=done, desc=stage, disable=not bar, unit='step'
     )
     self._start, self._started_at = time.monotonic(), done
+    self._compiled = False
 
   def step(self, metrics: dict[str, Any]) -> None:
     """Records the metrics of one more step."""
@@ -74,9 +75,10 @@ class Journal:
       for name, value in metrics.items():
         if value is not None:
           self._board.add_scalar(name, value, number)
-    if number == self._started_at + 1:
+    if not self._compiled:
       # The first step compiles, so it says nothing of the others.
       self._start, self._started_at = time.monotonic(), number
+      self._compiled = True
     self._bar.set_postfix_str(figures(row), refresh=False)
     self._bar.update()
     if self._lines and (number % 10 == 0 or number in (1, self._steps)):

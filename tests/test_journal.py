@@ -17,6 +17,10 @@ ROW = {
   'truncated_t1': 0.0,
   'truncated_t2': 0.0,
   'tokens_per_second': 5949.0,
+  'outcome_timeout_t1': 0.0,
+  'outcome_error_t1': 0.0,
+  'outcome_timeout_t2': 0.0,
+  'outcome_error_t2': 0.0,
 }
 FIGURES = 'Acc@t1  34.5  Acc@t2  50.0  Δ +15.5  KL 0.012/-0.200  5.9k tokens/s'
 
@@ -57,8 +61,16 @@ def test_attempts_cut_off_are_shown_where_there_are_any():
   assert '  cut off 3.4%  ' in line
 
 
+def test_a_grader_that_failed_is_shown_by_the_turn_where_it_did_most():
+  line = journal.figures(
+    ROW | {'outcome_timeout_t1': 0.01, 'outcome_error_t1': 0.02}
+  )
+  assert '  grader failed 3.0%  ' in line
+
+
 def test_three_turns_are_shown_where_there_are_three():
   third = {'accuracy_t3': 1.0, 'kl_t3': 2.0, 'truncated_t3': 0.0}
+  third |= {'outcome_timeout_t3': 0.0, 'outcome_error_t3': 0.0}
   line = journal.figures(ROW | third)
   assert 'Acc@t3 100.0' in line
   assert 'KL 0.012/-0.200/2.000' in line
@@ -165,7 +177,9 @@ def test_without_a_terminal_the_first_every_tenth_and_the_last_step_are_shown(
   assert [line[: len(s)] for line, s in zip(shown, starts, strict=True)] == (
     starts
   )
-  assert all(line.endswith(' left') for line in shown)
+  # The first step's time is that of compiling, so it promises nothing.
+  assert shown[0].endswith('  compiled')
+  assert all(line.endswith(' left') for line in shown[1:])
 
 
 @pytest.mark.parametrize(('done', 'left'), [(0, '3:00'), (50, '1:20')])
