@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import os
 import pathlib
 import sys
 import time
@@ -27,6 +28,23 @@ from score_jax.report.words import points
 OK, FAILED = 0, 1
 
 
+def stopped_code() -> int:
+  """Returns the exit code of a job that was stopped and can go on.
+
+  It is 0, for whoever asked got what was asked for. A launcher that has to tell
+  such a job from a finished one sets SCORE_STOPPED_CODE to another.
+
+  Raises:
+    ConfigError: if that is no exit code.
+  """
+  text = os.environ.get('SCORE_STOPPED_CODE', str(OK))
+  if not text.isdecimal() or int(text) > 255:
+    raise ConfigError(
+      f'SCORE_STOPPED_CODE must be an exit code, 0 to 255; got {text!r}.'
+    )
+  return int(text)
+
+
 def run(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
   """Returns the exit code of the job that `config` describes.
 
@@ -38,6 +56,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
   Raises:
     ConfigError: if the settings do not fit what they name.
   """
+  stopped = stopped_code()
   stop = Stop()
   stop.listen()
   try:
@@ -51,6 +70,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
     if config.job == 'pretrain':
       after = 'starts anew'
     say(f'stopped; the same command {after}')
+    return stopped
   except (train.TrainingError, CheckpointError) as error:
     print(f'score_jax: {error}', file=sys.stderr)
     return FAILED

@@ -63,6 +63,7 @@ def _run() -> int:
   names = _METHODS.value or list(catalogue.METHODS)
   for name in names:
     catalogue.check_name(name)
+  stopped = run.stopped_code()
   stop = Stop()
   stop.listen()
   try:
@@ -70,7 +71,8 @@ def _run() -> int:
       laboratory.table(config, workdir, names, _SEEDS.value, stop)
   except Interrupted:
     say(f'stopped; the same command goes on from what is saved in {workdir}')
-  return 0
+    return stopped
+  return run.OK
 
 
 if __name__ == '__main__':

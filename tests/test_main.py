@@ -5,12 +5,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from score_jax import main
+from score_jax import main, run
+from score_jax.config import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -273,3 +275,30 @@ def test_a_workdir_of_other_settings_is_refused_with_both_values(
     '--workdir (make demo: WORKDIR=DIR), or set it back.'
   )
   assert (tmp_path / 'config.json').read_bytes() == before
+
+
+@pytest.mark.parametrize('code', ['75', None])
+def test_a_stopped_job_exits_with_the_code_that_a_launcher_asked_for(
+  runs, tmp_path, monkeypatch, code
+):
+  if code:
+    monkeypatch.setenv('SCORE_STOPPED_CODE', code)
+  process = runs.start(tmp_path)
+  deadline = time.monotonic() + 60
+  while not (tmp_path / '.lock').exists():  # From then on it listens.
+    assert process.poll() is None, process.communicate()
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  process.terminate()
+  said, errors = process.communicate(timeout=60)
+  assert 'stopped; the same command goes on from' in said, errors
+  assert process.returncode == int(code or 0)
+
+
+@pytest.mark.parametrize('code', ['', '-1', '256', 'seventy'])
+def test_what_is_no_exit_code_is_refused_as_that_of_a_stopped_job(
+  monkeypatch, code
+):
+  monkeypatch.setenv('SCORE_STOPPED_CODE', code)
+  with pytest.raises(ConfigError, match=f'0 to 255; got {code!r}'):
+    run.stopped_code()
