@@ -10,6 +10,7 @@ Letters: N problems, K samples of a problem, T turns.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 
@@ -108,104 +109,135 @@ class Samples:
   tokens: np.ndarray  # int[N, K, T], generated.
 
 
-@dataclasses.dataclass(frozen=True)
-class Point:
-  """One point of a budget curve."""
-
-  samples: int  # Attempts generated per problem.
-  tokens: float  # Generated per problem, mean over problems.
-  accuracy: float
-
-
-def parallel(samples: Samples, counts: Sequence[int], choose: Choose):
-  """Returns a point per count: so many first attempts, one of them chosen.
-
-  Args:
-    samples: whose first turns are taken.
-    counts: attempts per problem, each at most K.
-    choose: `majority` or `best_of`.
-  """
-  first = Samples(
+def first_attempts(samples: Samples) -> Samples:
+  """Returns the samples with their first turns alone, T = 1."""
+  return Samples(
     [[[turns[0]] for turns in row] for row in samples.answers],
     samples.right[..., :1],
     samples.tokens[..., :1],
   )
-  return corrected(first, counts, choose)
 
 
-def corrected(
-  samples: Samples, counts: Sequence[int], choose: Choose
-) -> list[Point]:
-  """Returns a point per count: count / T trajectories of T turns each.
+def outcomes(
+  samples: Samples, count: int, choose: Choose
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns float64[N], whether what is chosen is right, and float64[N], tokens.
 
-  The choice is among last attempts; the attempts before them are paid for.
+  The K trajectories are dealt into as many groups as there are enough for,
+  each of count / T of them, and all groups are averaged over: a choice among
+  few is then as sure as one among many. What is left over is not used. The
+  choice is among last attempts; those before them are paid for.
 
   Args:
     samples: K trajectories per problem.
-    counts: attempts per problem, each a multiple of T and at most K * T.
+    count: attempts per problem that one choice is among.
     choose: `majority` or `best_of`.
 
   Raises:
-    ValueError: if a count is not.
+    ValueError: if count is not a multiple of T, or above K * T.
   """
   _, most, turns = samples.right.shape
-  points = []
-  for count in counts:
-    if count % turns or not 1 <= count // turns <= most:
-      raise ValueError(
-        f'counts must be multiples of {turns} turns, at most {most * turns}; '
-        f'got {count}.'
-      )
-    rows = count // turns
-    answers = [[t[-1] for t in row[:rows]] for row in samples.answers]
-    accuracy = choose(answers, samples.right[:, :rows, -1]).mean()
-    tokens = samples.tokens[:, :rows].sum(axis=(1, 2)).mean()
-    points.append(Point(count, float(tokens), float(accuracy)))
-  return points
+  if count % turns or not 1 <= count // turns <= most:
+    raise ValueError(
+      f'counts must be multiples of {turns} turns, at most {most * turns}; '
+      f'got {count}.'
+    )
+  each = count // turns
+  groups = most // each
+  tokens = samples.tokens[:, : groups * each].sum(axis=(1, 2)) / groups
+  values = []
+  for group in range(groups):
+    mine = slice(group * each, (group + 1) * each)
+    answers = [[t[-1] for t in row[mine]] for row in samples.answers]
+    values.append(choose(answers, samples.right[:, mine, -1]))
+  return np.mean(values, axis=0), tokens
 
 
-def at_tokens(points: Sequence[Point], tokens: Sequence[float]) -> np.ndarray:
-  """Returns float64[n]: the accuracy of a curve at these token budgets.
+@dataclasses.dataclass(frozen=True)
+class Match:
+  """Parallel and corrected samples at one budget of generated tokens."""
 
-  Linear between points, so that two curves are compared at equal generated
-  tokens; NaN outside of what was measured.
+  attempts: int  # Of the corrected samples, per problem.
+  tokens: np.ndarray  # float64[N], that these generate.
+  parallel_tokens: np.ndarray  # float64[N], the same of the parallel ones.
+  parallel: np.ndarray  # float64[N], the chance that what is chosen is right.
+  corrected: np.ndarray  # float64[N].
+
+
+SLACK = 0.01  # Of a budget, that the largest parallel one may fall short.
+
+
+def at_equal_tokens(
+  samples: Samples, counts: Sequence[int], choose: Choose
+) -> list[Match]:
+  """Returns parallel against corrected samples at equal generated tokens.
+
+  What the corrected samples cost on the mean over problems, the parallel ones,
+  first attempts alone, may cost as well: where that is between two counts of
+  attempts, one count is taken with a chance that makes the costs equal. A
+  budget beyond what was sampled is left out, unless by less than SLACK.
 
   Args:
-    points: of one curve.
-    tokens: float[n].
+    samples: K trajectories per problem.
+    counts: attempts per problem of the corrected samples, multiples of T.
+    choose: `majority` or `best_of`.
+
+  Raises:
+    ValueError: if a count is not a multiple of T, or above K * T.
   """
-  ordered = sorted(points, key=lambda point: point.tokens)
-  return np.interp(
-    tokens,
-    [p.tokens for p in ordered],
-    [p.accuracy for p in ordered],
-    left=np.nan,
-    right=np.nan,
-  )
+  first, found = first_attempts(samples), []
+  at = functools.cache(lambda count: outcomes(first, count, choose))
+  for count in counts:
+    corrected, tokens = outcomes(samples, count, choose)
+    parallel, cost = _at_cost(at, first.right.shape[1], tokens.mean())
+    if abs(cost.mean() / tokens.mean() - 1) <= SLACK:
+      found.append(Match(count, tokens, cost, parallel, corrected))
+  return found
+
+
+def _at_cost(
+  at: Callable[[int], tuple[np.ndarray, np.ndarray]], most: int, budget: float
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns values and cost, float64[N] each, of what a budget buys.
+
+  Args:
+    at: gives both for so many attempts.
+    most: attempts that there are.
+    budget: mean cost; above that of all attempts, all are taken.
+  """
+  low, high = 1, most
+  while low < high:  # The most attempts that the budget pays for.
+    middle = (low + high + 1) // 2
+    low, high = (
+      (middle, high) if at(middle)[1].mean() <= budget else (low, middle - 1)
+    )
+  values, cost = at(low)
+  if low == most:
+    return values, cost
+  more, above = at(low + 1)
+  share = (budget - cost.mean()) / (above.mean() - cost.mean())
+  return values + share * (more - values), cost + share * (above - cost)
+
+
+def doubled(turns: int, most: int) -> list[int]:
+  """Returns budgets in attempts: T, 2 T, 4 T and so on, up to `most`."""
+  found = [turns]
+  while found[-1] * 2 <= most:
+    found.append(found[-1] * 2)
+  return found
 
 
 def by_difficulty(
   difficulty: Sequence[str], values: np.ndarray
-) -> dict[str, tuple[float, int]]:
-  """Returns {label: (mean, problems)} in the order of the labels.
+) -> dict[str, np.ndarray]:
+  """Returns {label: float64[n]}, the values of its n problems, labels in order.
 
   Args:
     difficulty: N labels of the data; problems without one ('') are left out.
-    values: float64[N], NaN where a metric does not apply.
+    values: float64[N].
   """
-  found = {}
   labels = np.array(difficulty)
-  for label in sorted({*difficulty} - {''}):
-    mine = values[labels == label]
-    mine = mine[~np.isnan(mine)]
-    if len(mine):
-      found[label] = (float(mine.mean()), len(mine))
-  return found
-
-
-def over_attempts(right: np.ndarray) -> np.ndarray:
-  """Returns float64[T], the accuracy of each attempt; bool[N, T] in."""
-  return right.mean(axis=0)
+  return {x: values[labels == x] for x in sorted({*difficulty} - {''})}
 
 
 def _check_k(k: int, samples: int) -> None:

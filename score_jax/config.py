@@ -54,6 +54,7 @@ def default() -> ConfigDict:
   config.log = _log()
   config.limits = _limits()
   config.pretrain = _pretrain()
+  config.table = _table()
   return config.lock()
 
 
@@ -248,6 +249,33 @@ def _pretrain() -> ConfigDict:
   c.check_every = 10  # Updates between looks at that.
   c.second_steps = 5000  # Updates on both turns, first attempts self-sampled.
   c.repair_share = 0.15  # Of second attempts; the others copy the first.
+  return c
+
+
+def _table() -> ConfigDict:
+  """What `score_jax.table` shows; methods as methods/catalogue.py names them."""
+  c = ConfigDict()
+  # Whose accuracy over training is drawn side by side, a panel each.
+  c.curves = ('score', 'without_stage_one', 'multi_turn_sum', 'star_d_plus')
+  # Whose answer changes over training are drawn.
+  c.collapse = (
+    'score',
+    'without_stage_one',
+    'multi_turn_sum',
+    'multi_turn_last',
+  )
+  # Whose edit distances are drawn, a panel each (the paper's four).
+  c.edits = ('base', 'star_d', 'pair_sft_d', 'score')
+  # Whose final models also attempt behind the base model's first attempts,
+  c.shift = ('star_d', 'pair_sft_d', 'multi_turn_sum', 'single_turn', 'score')
+  # are sampled many times,
+  c.budget = ('base', 'score')
+  # and attempt many times in a row.
+  c.attempts = ('base', 'pair_sft_d', 'score', 'score_three_turns')
+  c.turns = 10  # Attempts in a row.
+  c.samples = 32  # Trajectories per problem, and attempts of the top budget.
+  c.temperature = 0.7  # Of these samples (the paper).
+  c.problems = 500  # Of the test split that these samples are of.
   return c
 
 
@@ -453,6 +481,9 @@ def _check_numbers(config: ConfigDict) -> None:
     'eval.attempts must be 0, for none, or at least 2; got '
     f'{config.eval.attempts}.',
   )
+  _at_least(config, 2, 'table.turns', 'table.samples')
+  _at_least(config, 1, 'table.problems')
+  _at_least(config, 0.01, 'table.temperature')
   _at_least(config, 0.1, 'grading.seconds')
   _at_least(config, 64, 'grading.memory_mb')
   _share(config, 'method.gamma', 'method.offline_fraction')

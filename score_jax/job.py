@@ -50,6 +50,7 @@ FREE = (
   'model.logits_chunk',
   'model.reference_on_host',
   'pretrain.',
+  'table.',
 )
 
 

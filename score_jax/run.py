@@ -117,9 +117,8 @@ def attend(
   Raises:
     ConfigError, TrainingError, CheckpointError, Interrupted: as they say.
   """
-  config = catalogue.on_equal_terms(config)
+  config = filled_in(catalogue.on_equal_terms(config))
   plans = catalogue.chain(config)
-  _fill_in(config)
   held = job_lib.is_claimed(config, workdir)
   missing = [p for p in plans if not train.is_finished(workdir, p)]
   results = train.read_results(workdir / 'eval.json')
@@ -156,7 +155,7 @@ def _stages(job: Job, plans: list[Phase], started: float) -> None:
     if job.config.log.report:
       build(job.workdir)
   for name, inference in _asked(job.config).items():
-    params, step = _final(job, plans)
+    params, step = final(job, plans)
     results[name] = train.evaluate_into(job, name, params, step, inference)
     say(f'{name}: {_result(results[name])}')
   say(table(results))
@@ -180,7 +179,7 @@ def _asked(config: ConfigDict) -> dict[str, Inference]:
   return asked
 
 
-def _final(job: Job, plans: list[Phase]) -> tuple[Any, int]:
+def final(job: Job, plans: list[Phase]) -> tuple[Any, int]:
   """Returns the parameters that all phases end with, and their step."""
   if not plans:
     return job.base_on_devices(), 0
@@ -203,11 +202,12 @@ def _cut_off(job: Job, base: dict[str, Any]) -> list[str]:
   ]
 
 
-def _fill_in(config: ConfigDict) -> None:
-  """Writes the task's own wording into the settings, so that it is kept."""
-  task = tasks.get(config.task)
-  config.task.prompt = config.task.prompt or task.prompt
-  config.task.instruction = config.task.instruction or task.instruction
+def filled_in(config: ConfigDict) -> ConfigDict:
+  """Returns the settings with the task's own wording, so that it is kept."""
+  filled, task = config.copy_and_resolve_references(), tasks.get(config.task)
+  filled.task.prompt = config.task.prompt or task.prompt
+  filled.task.instruction = config.task.instruction or task.instruction
+  return filled
 
 
 def _stage(job: Job, plan: Phase, plans: list[Phase]) -> dict[str, Any]:

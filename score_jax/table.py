@@ -1,4 +1,4 @@
-"""Every method side by side, trained, evaluated and tabulated.
+"""Every method side by side: trained, evaluated, tabulated and drawn.
 
 python -m score_jax.table [--workdir=runs/table] [--seeds=3]
   [--methods=score,star_d] [--config=configs/table.py]
@@ -55,9 +55,10 @@ def _run() -> int:
   config = flags.FLAGS.config
   workdir = pathlib.Path(flags.FLAGS.workdir or 'runs/table').absolute()
   config_lib.check(config, jax.device_count())
-  from score_jax import laboratory, run
+  from score_jax import run
   from score_jax.job import Interrupted, Stop
   from score_jax.journal import say
+  from score_jax.laboratory import running
   from score_jax.methods import catalogue
 
   names = _METHODS.value or list(catalogue.METHODS)
@@ -68,7 +69,7 @@ def _run() -> int:
   stop.listen()
   try:
     with run.only_one(workdir):
-      laboratory.table(config, workdir, names, _SEEDS.value, stop)
+      running.table(config, workdir, names, _SEEDS.value, stop)
   except Interrupted:
     say(f'stopped; the same command goes on from what is saved in {workdir}')
     return stopped

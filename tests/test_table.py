@@ -11,8 +11,9 @@ import pytest
 import runs as small
 
 from configs import presets
-from score_jax import files, laboratory
+from score_jax import files
 from score_jax.config import ConfigError
+from score_jax.laboratory import cells
 from score_jax.methods import catalogue
 
 # Two updates of each stage, so that two rounds have one of each or two.
@@ -143,9 +144,9 @@ def test_an_unknown_row_is_refused_in_one_line(runs, tmp_path):
 
 def test_what_trains_nothing_is_there_once_whatever_the_seeds(tmp_path):
   config = presets.make('score', '')
-  found = laboratory.plans(config, tmp_path, ['base', 'score'], seeds=3)
-  cells = [str(plan.workdir.relative_to(tmp_path)) for plan in found]
-  assert cells == ['base/seed0', 'score/seed0', 'score/seed1', 'score/seed2']
+  found = cells.plans(config, tmp_path, ['base', 'score'], seeds=3)
+  where = [str(plan.workdir.relative_to(tmp_path)) for plan in found]
+  assert where == ['base/seed0', 'score/seed0', 'score/seed1', 'score/seed2']
   assert [plan.final for plan in found[:2]] == ['base', 'stage2']
 
 
@@ -153,4 +154,4 @@ def test_rounds_without_an_update_are_refused_before_anything_runs(tmp_path):
   config = presets.make('score', '')
   config.method.rounds = 1000
   with pytest.raises(ConfigError, match='would make no update'):
-    laboratory.plans(config, tmp_path, ['interleaved'], seeds=1)
+    cells.plans(config, tmp_path, ['interleaved'], seeds=1)

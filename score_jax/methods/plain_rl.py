@@ -50,7 +50,7 @@ def last_turn(config: ConfigDict) -> list[StagePlan]:
 def _stage(config, reward, taught, gamma, words) -> StagePlan:
   method, train = config.method, config.train
   return StagePlan(
-    'stage1',
+    'training',
     Stage(
       reward,
       0.0,

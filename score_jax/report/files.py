@@ -12,7 +12,7 @@ import math
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -124,7 +124,7 @@ def read(workdir: pathlib.Path) -> Run:
   rows = {p.stem: _read_rows(p, workdir, notes) for p in paths}
   return Run(
     settings=config_lib.flatten(config),
-    segments=_segments(
+    segments=segments(
       _read_lines(workdir / 'metrics.jsonl', workdir, _step, notes)
     ),
     summaries={k: summaries[k] for k in sorted(summaries, key=_age)},
@@ -272,8 +272,8 @@ def _step(record: dict[str, Any]) -> dict[str, Any]:
   return record | {'stage': str(record['stage']), 'step': int(record['step'])}
 
 
-def _segments(entries: tuple[dict[str, Any], ...]) -> tuple[Segment, ...]:
-  """Returns the stages in the order they ran.
+def segments(entries: Iterable[dict[str, Any]]) -> tuple[Segment, ...]:
+  """Returns the stages of the records of steps, in the order they ran.
 
   A run that was resumed writes some steps again: the last writing counts.
   """
@@ -282,9 +282,9 @@ def _segments(entries: tuple[dict[str, Any], ...]) -> tuple[Segment, ...]:
     if not parts or parts[-1][0] != entry['stage']:
       parts.append((entry['stage'], {}))
     parts[-1][1][entry['step']] = entry
-  segments, start = [], 0
+  found, start = [], 0
   for stage, by_step in parts:
     steps = tuple(by_step[step] for step in sorted(by_step))
-    segments.append(Segment(stage, start, steps))
-    start = int(segments[-1].x[-1])
-  return tuple(segments)
+    found.append(Segment(stage, start, steps))
+    start = int(found[-1].x[-1])
+  return tuple(found)

@@ -58,18 +58,39 @@ def suffix(turn: int) -> str:
 
 
 def stage(name: str) -> str:
-  """Returns 'Stage I(b)' for 'stage1b'; an unknown name stays itself."""
-  match = re.fullmatch(r'stage([123])([a-z]?)', name)
+  """Returns 'Stage I(b)' for 'stage1b'; an unknown name stays itself.
+
+  A round that holds stages stands before them, 'Round 2, Stage I', and rounds
+  within a stage behind it, 'Stage II, round 2'. 'training' is all there is of
+  a method in one piece.
+  """
+  if name == 'training' or _round(name):
+    return (_round(name) or name).capitalize()
+  match = re.fullmatch(r'(round\d+)?stage([123])([a-z]?)(round\d+)?', name)
   if not match:
     return name
-  part = f'({match[2]})' if match[2] else ''
-  return f'Stage{SPACE}{ROMAN[match[1]]}{part}'
+  part = f'({match[3]})' if match[3] else ''
+  whole = f'Stage{SPACE}{ROMAN[match[2]]}{part}'
+  before, after = _round(match[1] or ''), _round(match[4] or '')
+  return (
+    f'{before.capitalize()}, ' * bool(before)
+    + whole
+    + (f', {after}' * bool(after))
+  )
+
+
+def _round(name: str) -> str:
+  """Returns 'round 2' for 'round2', '' for what is no round."""
+  match = re.fullmatch(r'round(\d+)', name)
+  return f'round{SPACE}{match[1]}' if match else ''
 
 
 def checkpoint(name: str) -> str:
   """Returns 'Before training' for 'base', 'After Stage I' for 'stage1'."""
   if name == 'base':
     return 'Before training'
+  if name == 'training':
+    return 'After training'
   return f'After {stage(name)}' if stage(name) != name else name
 
 

@@ -1,0 +1,1 @@
+"""Every method side by side: trained, asked, compared, tabulated and drawn."""
