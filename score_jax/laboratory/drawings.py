@@ -6,6 +6,7 @@ Whiskers are the intervals of `comparison.figure`.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ Cells = Mapping[str, Sequence[Cell]]
 WHISKERS = {'ecolor': style.INK, 'elinewidth': 1.1, 'capsize': 2.5}
 BINS = np.arange(22) / 20 - 1 / 40  # Edges around 0, 0.05, ..., 1.
 SAME = -0.2  # Where the bar of unchanged texts stands, left of 0.
+NAME_WIDTH = 26  # Characters of a line.
 LEAST_NAMED = 0.08  # A share that its number fits into.
 SIDES = {
   'own': ('behind its own first attempts', style.BLUE, ''),
@@ -47,7 +49,8 @@ def transitions(cells: Cells, title: str) -> Figure:
   axes = figure.subplots()
   for position, own in enumerate(cells.values()):
     _fates(axes, position, own)
-  axes.set_yticks(range(len(cells)), [_words(name) for name in cells])
+  names = [textwrap.fill(_words(name), NAME_WIDTH) for name in cells]
+  axes.set_yticks(range(len(cells)), names, fontsize=9, linespacing=0.95)
   axes.set_ylim(len(cells) - 0.5, -0.5)
   axes.set_xlim(0, 1)
   axes.xaxis.set_major_formatter(lambda x, _: f'{100 * x:.4g} %')
@@ -216,7 +219,7 @@ def attempts(cells: Cells, title: str) -> Figure:
   axes.set_xlabel('attempt')
   axes.set_ylabel('right answers')
   axes.yaxis.set_major_formatter(lambda y, _: f'{100 * y:.4g} %')
-  style.legend_above(axes, len(cells), 0)
+  style.legend_above(axes, 2, 0)
   return figure
 
 

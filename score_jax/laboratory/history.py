@@ -119,15 +119,15 @@ def _turns(cells: Sequence[Cell]) -> int:
 def _draw(
   axes: Axes, parts: Sequence[Curve], look: looks.Look, label: str
 ) -> None:
-  """Draws the phases of a curve, with its band; a mark stands at each end."""
+  """Draws the phases of a share, with its band, and a mark at the end."""
   for part in parts:
     axes.plot(
       part.x, part.mean, color=look.colour, linestyle=look.dashes, label=label
     )
     axes.fill_between(
       part.x,
-      part.mean - part.reach,
-      part.mean + part.reach,
+      np.clip(part.mean - part.reach, 0, 1),
+      np.clip(part.mean + part.reach, 0, 1),
       color=look.colour,
       alpha=0.18,
       linewidth=0,

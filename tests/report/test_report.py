@@ -683,6 +683,10 @@ def test_a_number_is_compared_by_digits_and_a_text_by_words():
     ('stage1', 'After Stage I'),
     ('stage1b', 'After Stage I(b)'),
     ('stage2', 'After Stage II'),
+    ('stage2round1', 'After Stage II, round 1'),
+    ('round2', 'After Round 2'),
+    ('round2stage1', 'After Round 2, Stage I'),
+    ('training', 'After training'),
     ('star', 'star'),
   ],
 )
