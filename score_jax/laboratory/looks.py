@@ -38,9 +38,12 @@ KNOWN = {
 OTHERS = (
   Look(style.SKY, 'p', SOLID),
   Look(style.PURPLE, 'v', SHORT),
-  Look(style.ORANGE, 'D', LONG),
-  Look(style.GREEN, '^', DOTTED),
-  Look(style.VERMILLION, 's', LONG),
+  Look(style.VERMILLION, 'h', LONG),
+  Look(style.INK, '>', SOLID),
+  Look(style.SKY, 'P', LONG),
+  Look(style.PURPLE, '*', DOTTED),
+  Look(style.GREEN, 'd', DOTTED),
+  Look(style.BLUE, '<', DOTTED),
 )
 
 
