@@ -31,7 +31,19 @@ SETTINGS = {
   'eval.batch': 40,
   'eval.every': 0,
   'optimizer.learning_rate': 1e-4,
+  'table.samples': 4,
+  'table.problems': 20,
+  'table.turns': 4,
 }
+FIGURES = (
+  'transitions',
+  'accuracy',
+  'changes',
+  'edits',
+  'shift',
+  'budget',
+  'attempts',
+)
 
 
 def start(runs, workdir, *more):
@@ -72,6 +84,17 @@ def test_the_table_has_every_row_and_none_failed(table, rows):
   assert list(rows) == list(catalogue.METHODS)
   assert 'Missing' not in (table / 'table.md').read_text()
   assert 'SCoRe, three turns &' in (table / 'table.tex').read_text()
+
+
+@pytest.mark.long
+def test_every_figure_is_drawn_of_all_its_methods(table):
+  text = (table / 'table.md').read_text()
+  assert 'is not drawn' not in text
+  assert 'Not there yet' not in text
+  for name in FIGURES:
+    assert f'](figures/{name}.png)' in text
+    assert (table / 'figures' / f'{name}.png').exists()
+  assert 'Missing' not in (table / 'table.html').read_text()
 
 
 @pytest.mark.long

@@ -167,7 +167,10 @@ def on_equal_terms(config: ConfigDict) -> ConfigDict:
   with changed.unlocked():
     if name == 'score_three_turns' and config.turns == 2:
       _with_turns(changed, 3)
-      changed.train.stage1_steps = max(1, config.train.stage1_steps // 2)
+      # Stages I(a) and I(b); what they cannot share evenly, stage II makes.
+      first, rest = divmod(config.train.stage1_steps, 2)
+      changed.train.stage1_steps = first
+      changed.train.stage2_steps = config.train.stage2_steps + rest
     changed.train.trajectories = _rows(config, changed)
   return changed.lock()
 

@@ -174,6 +174,20 @@ def test_three_turns_are_three_stages_at_the_cost_of_two():
   ]
 
 
+def test_three_turns_lose_no_update_of_an_odd_number():
+  odd = config('score_three_turns')
+  odd.train.stage1_steps = 31
+  steps = [p.steps for p in catalogue.get(catalogue.on_equal_terms(odd)).phases]
+  assert steps == [15, 15, 61]
+
+
+def test_three_turns_refuse_a_stage_without_an_update():
+  one = config('score_three_turns')
+  one.train.stage1_steps = 1
+  with pytest.raises(ConfigError, match='stage1a .* would make no update'):
+    catalogue.get(catalogue.on_equal_terms(one))
+
+
 def test_star_in_stage_two_keeps_stage_one():
   first, *rounds = phases('star_stage_two')
   assert isinstance(first, StagePlan)
