@@ -184,7 +184,7 @@ def test_three_turns_lose_no_update_of_an_odd_number():
 def test_three_turns_refuse_a_stage_without_an_update():
   one = config('score_three_turns')
   one.train.stage1_steps = 1
-  with pytest.raises(ConfigError, match='stage1a .* would make no update'):
+  with pytest.raises(ConfigError, match=r'stage1a .* would make no update'):
     catalogue.get(catalogue.on_equal_terms(one))
 
 
