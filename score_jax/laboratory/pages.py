@@ -12,12 +12,14 @@ from score_jax.laboratory import comparison, reading, sheets, tables
 from score_jax.laboratory.cells import FAILED, Plan
 from score_jax.laboratory.comparison import Line
 from score_jax.laboratory.sheets import Drawn
+from score_jax.laboratory.tables import Grid
 from score_jax.methods import catalogue
 from score_jax.report import markup
 from score_jax.report.build import write as write_bytes
 from score_jax.report.page import POLICY
 
 TITLE = 'Methods of self-correction side by side'
+WHOLE_NAMES = 'th[scope=row] { white-space: nowrap; }'
 
 
 def write(
@@ -45,12 +47,12 @@ def write(
     for sheet in sheets.sheets(todo[0].given.table, [x.name for x in lines])
   ]
   _write_figures(workdir / 'figures', drawn)
-  lacking = _lacking(todo)
+  grids, lacking = tables.grids(lines, problems), _lacking(todo)
   texts = {
-    'md': _markdown(lines, problems, lacking, drawn),
+    'md': _markdown(grids, lacking, drawn),
     'csv': tables.comma_separated(lines),
-    'tex': tables.latex(lines, problems),
-    'html': _page(lines, problems, lacking, drawn),
+    'tex': tables.latex(grids[0]),
+    'html': _page(grids, lacking, drawn),
   }
   for kind, text in texts.items():
     files.write_text(workdir / f'table.{kind}', text)
@@ -83,12 +85,11 @@ def _lacking(todo: Sequence[Plan]) -> list[str]:
 
 
 def _markdown(
-  lines: Sequence[Line],
-  problems: int,
-  lacking: Sequence[str],
-  drawn: Sequence[Drawn],
+  grids: Sequence[Grid], lacking: Sequence[str], drawn: Sequence[Drawn]
 ) -> str:
-  parts = [tables.markdown(lines, problems)]
+  """Returns the main table, all figures, and the other tables."""
+  main, *others = grids
+  parts = [tables.markdown(main)]
   if lacking:
     parts.append('Missing:\n\n' + '\n'.join(f'- {x}' for x in lacking) + '\n')
   for figure in drawn:
@@ -98,14 +99,12 @@ def _markdown(
     image = f'![{figure.title}](figures/{figure.name}.png)'
     caption = figure.picture.caption
     parts.append(f'## {figure.title}\n\n{image}\n\n{caption}\n')
+  parts += [tables.markdown(grid) for grid in others]
   return '\n'.join(parts)
 
 
 def _page(
-  lines: Sequence[Line],
-  problems: int,
-  lacking: Sequence[str],
-  drawn: Sequence[Drawn],
+  grids: Sequence[Grid], lacking: Sequence[str], drawn: Sequence[Drawn]
 ) -> str:
   """Returns all of it as one page that needs nothing else."""
   css = importlib.resources.files('score_jax') / 'assets' / 'report.css'
@@ -117,6 +116,7 @@ def _page(
   )
   notes = [*lacking, *(x.lacks for x in drawn if x.picture is None)]
   items = ''.join(f'<li>{markup.escape(note)}</li>' for note in notes)
+  main, *others = (tables.hypertext(grid) for grid in grids)
   missing = f'<div class="notes"><p>Missing:</p><ul>{items}</ul></div>'
   return f"""<!doctype html>
 <html lang="en">
@@ -125,15 +125,16 @@ def _page(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <title>{TITLE}</title>
-<style>{css.read_text('utf-8')}</style>
+<style>{css.read_text('utf-8')}{WHOLE_NAMES}</style>
 </head>
 <body>
 <main>
 <h1>{TITLE}</h1>
 {missing * bool(notes)}
-{tables.hypertext(lines, problems)}
+{main}
 <h2>Figures</h2>
 <div class="figures">{shown}</div>
+{''.join(others)}
 </main>
 </body>
 </html>

@@ -219,12 +219,8 @@ def _difficulties(lines: Sequence[Line]) -> list[Grid]:
   return [_pick(lines, columns, 'By difficulty', words)]
 
 
-def markdown(lines: Sequence[Line], problems: int) -> str:
-  """Returns all tables as Markdown, in percent; see `grids`."""
-  return '\n'.join(_markdown(grid) for grid in grids(lines, problems))
-
-
-def _markdown(grid: Grid) -> str:
+def markdown(grid: Grid) -> str:
+  """Returns a table as Markdown, in percent."""
   rows = [[_text(entry) for entry in row] for row in grid.rows]
   text = [grid.heads, ['---'] + ['---:'] * (len(grid.heads) - 1), *rows]
   body = '\n'.join('| ' + ' | '.join(row) + ' |' for row in text)
@@ -232,12 +228,8 @@ def _markdown(grid: Grid) -> str:
   return f'{title}{body}\n\n{grid.words}\n'
 
 
-def hypertext(lines: Sequence[Line], problems: int) -> str:
-  """Returns all tables as HTML, in percent; see `grids`."""
-  return ''.join(_hypertext(grid) for grid in grids(lines, problems))
-
-
-def _hypertext(grid: Grid) -> str:
+def hypertext(grid: Grid) -> str:
+  """Returns a table as HTML, in percent."""
   rows = [
     markup.row(markup.escape(row[0]), [_small(entry) for entry in row[1:]])
     for row in grid.rows
@@ -271,9 +263,8 @@ def _percents(x: Figure) -> list[str]:
   return [f'{round(100 * v, 1) + 0.0:.1f}' for v in (x.mean, x.low, x.high)]
 
 
-def latex(lines: Sequence[Line], problems: int) -> str:
-  """Returns the main table as LaTeX, for the package booktabs."""
-  grid = _main(lines, problems)
+def latex(grid: Grid) -> str:
+  """Returns a table as LaTeX, for the package booktabs."""
   heads = [_tex(head) for head in grid.heads]
   rows = [[_tex_entry(entry) for entry in row] for row in grid.rows]
   body = ' \\\\\n'.join(' & '.join(row) for row in rows)

@@ -43,7 +43,7 @@ def rows_of(text):
 
 
 def test_the_main_table_has_a_row_per_method_and_says_what_it_is():
-  text = tables.markdown(LINES, 40)
+  text = tables.markdown(tables.grids(LINES, 40)[0])
   heads, _, *rows = rows_of(text)
   assert {len(row) for row in rows} == {len(heads)}
   assert [row[0] for row in rows] == ['Base model', 'SCoRe', 'RISE']
@@ -144,13 +144,13 @@ def test_difficulties_stand_in_their_order():
 
 def test_hypertext_shows_intervals_below_and_escapes_what_it_is_given():
   hostile = line('rise', '<b>RISE</b>', figures(), 1.0)
-  text = tables.hypertext([hostile], 40)
+  text = tables.hypertext(tables.grids([hostile], 40)[0])
   assert '&lt;b&gt;RISE&lt;/b&gt;' in text
   assert '50.0<small>40.0 to 60.0</small>' in text
 
 
 def test_the_latex_table_is_rectangular_and_escapes_percent():
-  text = tables.latex(LINES, 40)
+  text = tables.latex(tables.grids(LINES, 40)[0])
   body = [x for x in text.splitlines() if ' & ' in x]
   assert len(body) == 4
   assert len({row.count('&') for row in body}) == 1
