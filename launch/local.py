@@ -22,6 +22,7 @@ from launch.settings import Settings
 from launch.shell import Command, command, need, say, SIGNALS, Step
 
 _PR_SET_PDEATHSIG = 1  # Of linux/prctl.h.
+Group = dict[int, subprocess.Popen]  # Processes that run together.
 
 
 def plan(settings: Settings) -> list[Step]:
@@ -97,9 +98,9 @@ def _attempt(wanted: tuple[Command, ...], grace: int, heard: list[int]) -> int:
     while running := {i: p for i, p in group.items() if i not in codes}:
       forward(retry.TICK)
       told, passed = heard[passed:], len(heard)
-      ended = {i: p.poll() for i, p in running.items() if p.poll() is not None}
+      ended = _ended(running)
+      codes |= ended
       for index, code in ended.items():
-        codes[index] = code = code if code >= 0 else 128 - code
         if code not in (0, retry.STOPPED):
           say(f'process {index} ended with {_words(code)}; so do the others')
           told.append(signal.SIGTERM)
@@ -116,6 +117,18 @@ def _attempt(wanted: tuple[Command, ...], grace: int, heard: list[int]) -> int:
   return _of_all(codes)
 
 
+def _ended(running: Group) -> dict[int, int]:
+  """Returns exit codes of processes that have ended, as a shell has them.
+
+  Of those that end at once, one that a signal ended comes first: it took the
+  others with it.
+  """
+  codes = {i: p.poll() for i, p in running.items()}
+  codes = {i: c for i, c in codes.items() if c is not None}
+  codes = {i: c if c >= 0 else 128 - c for i, c in codes.items()}
+  return dict(sorted(codes.items(), key=lambda item: -item[1]))
+
+
 def _words(code: int) -> str:
   """Returns an exit code in words."""
   with contextlib.suppress(ValueError):
@@ -127,9 +140,6 @@ def _of_all(codes: dict[int, int]) -> int:
   """Returns the exit code of all: of the first that failed, if one did."""
   failed = [c for c in codes.values() if c not in (0, retry.STOPPED)]
   return failed[0] if failed else max(codes.values())
-
-
-Group = dict[int, subprocess.Popen]
 
 
 def _tell(group: Group, number: int) -> None:

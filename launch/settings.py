@@ -45,7 +45,9 @@ class Settings:
   module: str = _set('score_jax.main', 'What python -m runs.')
   dry_run: bool = _set(False, 'Print what would be run; run nothing.')
   keep: bool = _set(False, 'Delete nothing at the end.')
-  retries: int = _set(20, 'Starts after the first, if the job is lost.')
+  retries: int = _set(
+    20, 'Starts after the first, if it is lost; SkyPilot has no limit.'
+  )
   pause: float = _set(30.0, 'Seconds before each of them.')
   poll: float = _set(15.0, 'Seconds between two looks at the state.')
   grace: int = _set(60, 'Seconds that a process has to save and end.')
@@ -93,6 +95,15 @@ class _Parser(argparse.ArgumentParser):
     raise LaunchError(f'{message}; usage: {USAGE}.')
 
 
+def _help(field: dataclasses.Field) -> str:
+  parts = [field.metadata['help']]
+  if field.default not in ('', False):
+    parts.append(f'Default: {field.default}.')
+  if field.metadata['targets']:
+    parts.append(f'[{", ".join(field.metadata["targets"])}]')
+  return ' '.join(parts).replace('%', '%%')
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = _Parser(
     prog='python -m launch',
@@ -101,15 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     argument_default=argparse.SUPPRESS,
   )
   for name, field in FIELDS.items():
-    whose = ', '.join(field.metadata['targets'])
-    words = field.metadata['help'] + (f' [{whose}]' if whose else '')
+    words = _help(field)
     if isinstance(field.default, bool):
       parser.add_argument(flag(name), action='store_true', help=words)
     else:
-      kind = type(field.default)
-      parser.add_argument(
-        flag(name), type=kind, metavar=name.upper(), help=words
-      )
+      kind, shown = type(field.default), field.type.upper()
+      parser.add_argument(flag(name), type=kind, metavar=shown, help=words)
   return parser
 
 

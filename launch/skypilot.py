@@ -26,7 +26,8 @@ _COLOURS = re.compile(r'\x1b\[[0-9;]*m')
 
 def plan(settings: Settings) -> list[Step]:
   """Returns what is run; ID stands for the number that sky gives."""
-  steps = [Step('submit', (task(settings), submit(settings)))]
+  title = 'submit; SkyPilot starts it again itself, whatever --retries is'
+  steps = [Step(title, (task(settings), submit(settings)))]
   if settings.detach:
     return steps
   steps.append(Step('until it ends', (logs('ID'),)))

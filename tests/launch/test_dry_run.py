@@ -1,6 +1,7 @@
 """A dry run prints what a launch does, to the letter, and does nothing."""
 
 import functools
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -256,3 +257,21 @@ def test_a_dry_run_needs_no_tool_and_leaves_no_file(launches):
   assert {p.name for p in launches.root.iterdir()} == {
     *('.git', 'launch', 'tiny.py', 'requirements.txt')
   }
+
+
+def test_the_tpu_plugin_is_of_the_release_that_is_pinned():
+  """In the image as on a host: by the same words, which a shell reads here."""
+  words = "sed -n 's/^jax==\\([^ ]*\\).*/\\1/p' requirements.txt"
+  for name in ('Dockerfile', 'host.sh'):
+    assert f'jax[tpu]==$({words})' in (ROOT / 'launch' / name).read_text()
+  found = subprocess.run(
+    ['bash', '-c', words], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  assert found.stdout.strip() == importlib.metadata.version('jax')
+
+
+def test_the_image_copies_what_is_there():
+  lines = (ROOT / 'launch' / 'Dockerfile').read_text().splitlines()
+  sources = [line.split()[1] for line in lines if line.startswith('COPY')]
+  assert sources == ['requirements.txt', 'configs', 'score_jax']
+  assert all((ROOT / source).exists() for source in sources)

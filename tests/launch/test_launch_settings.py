@@ -1,5 +1,7 @@
 """What is refused is refused in one line that says what to do."""
 
+import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -7,9 +9,11 @@ import pytest
 
 from configs import models
 from launch import settings, slices
+from launch.__main__ import TARGETS
 from launch.errors import LaunchError
 from score_jax import chips
 
+ROOT = pathlib.Path(__file__).parents[2]
 BUCKET = ('--', '--workdir=gs://b/r')
 
 
@@ -161,3 +165,22 @@ def test_every_chip_of_the_planner_and_every_models_slice_can_be_rented():
 def test_two_slices_never_have_one_type():
   types = [found.accelerator for found in slices.SLICES.values()]
   assert len(set(types)) == len(types)
+
+
+def _examples():
+  """Returns the arguments of each launch that the page shows."""
+  text = (ROOT / 'docs' / 'launch.md').read_text().replace('\\\n', ' ')
+  start = '    python -m launch --target='
+  lines = [x for x in text.splitlines() if x.startswith(start)]
+  return [shlex.split(x)[3:] for x in lines if 'TARGET' not in x]
+
+
+@pytest.mark.parametrize('arguments', _examples(), ids=lambda a: a[0])
+def test_an_example_of_the_page_can_be_planned(arguments):
+  found = settings.parse(arguments)
+  assert TARGETS[found.target].plan(found)
+
+
+def test_the_page_has_an_example_of_every_target():
+  shown = [arguments[0].partition('=')[2] for arguments in _examples()]
+  assert shown == [*settings.TARGETS]

@@ -1,4 +1,4 @@
-# submit
+# submit; SkyPilot starts it again itself, whatever --retries is
 mkdir -p runs/launch
 cat > runs/launch/score.yaml << 'END'
 name: "score"
