@@ -38,7 +38,8 @@ table: setup
 	$(BIN)/python -m score_jax.table --workdir=runs/table $(ARGS)
 
 test: dev-setup sandbox
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile \
+	  --no-loadscope-reorder $(ARGS)
 
 test-long: dev-setup sandbox
 	$(BIN)/python -m pytest -m long $(ARGS)

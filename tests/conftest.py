@@ -1,10 +1,15 @@
 """What holds for every test: eight CPU devices, and no shape by accident."""
 
+import fcntl
 import os
+import pathlib
 
-# Read when jax is first imported, so they come before it.
+# Read when jax is first imported, so they come before it. Programs are run so
+# few times that compiling them well does not pay.
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+os.environ['XLA_FLAGS'] = (
+  '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
+)
 
 import jax
 import pytest
@@ -14,15 +19,44 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_enable_compilation_cache', False)
 
 
+# What takes longest, in this order, so that no worker is left with it alone.
+FIRST = (
+  'tests/faults/test_kill.py',
+  'tests/test_adapter.py',
+  'tests/test_run.py',
+  'tests/test_sharding.py',
+  'tests/test_learner.py',
+  'tests/test_real_tasks.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+  places = {name: place for place, name in enumerate(FIRST)}
+  items.sort(
+    key=lambda item: places.get(item.nodeid.split('::')[0], len(places))
+  )
+
+
+def _shared(tmp_path_factory) -> pathlib.Path:
+  """Returns a folder that all workers of these tests have in common."""
+  base = tmp_path_factory.getbasetemp()
+  return base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+
+
 @pytest.fixture(scope='session')
 def runs(tmp_path_factory):
   """Starts small runs of the command, which share what they compile."""
-  return Runs(tmp_path_factory.mktemp('compiled'))
+  return Runs(_shared(tmp_path_factory) / 'compiled')
 
 
 @pytest.fixture(scope='session')
 def unbroken(runs, tmp_path_factory):
   """The work directory of a small run of both stages that nobody stopped."""
-  workdir = tmp_path_factory.mktemp('unbroken')
-  runs.finish(workdir)
+  workdir = _shared(tmp_path_factory) / 'unbroken'
+  done = workdir.with_suffix('.done')
+  with open(workdir.with_suffix('.lock'), 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)  # Whoever comes second waits for it.
+    if not done.exists():
+      runs.finish(workdir)
+      done.touch()
   return workdir

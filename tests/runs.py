@@ -1,19 +1,29 @@
-"""Runs of the command, so small that they end in seconds."""
+"""Runs of the command, so small that they end in seconds.
+
+Most are forked from a process that has imported everything, which takes longer
+than what a small run then does. They are real processes otherwise: they parse
+the command line, and can be killed.
+"""
 
 import dataclasses
 import functools
+import multiprocessing
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import app
 
-from score_jax import checkpoint, files
+from score_jax import checkpoint, files, main
 
 ROOT = pathlib.Path(__file__).parents[1]
 EVERY = 3  # Steps between checkpoints.
@@ -33,6 +43,15 @@ SMALL = {
   'log.samples_every': 4,
 }
 TIMEOUT = 300
+# Programs are run so few times here that compiling them well does not pay.
+FLAGS = '--xla_backend_optimization_level=0'
+IMPORTED = (
+  'runs',
+  'seqio',
+  'transformers.models.auto.tokenization_auto',
+  'score_jax.run',
+  'matplotlib.pyplot',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +62,7 @@ class Runs:
 
   def environment(self) -> dict[str, str]:
     return os.environ | {
-      'XLA_FLAGS': '',
+      'XLA_FLAGS': FLAGS,
       'JAX_PLATFORMS': 'cpu',
       'JAX_COMPILATION_CACHE_DIR': str(self.compiled),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
@@ -68,7 +87,7 @@ class Runs:
   def start(
     self, workdir: pathlib.Path, job: str = 'score', **settings: Any
   ) -> subprocess.Popen:
-    """Returns a small run under way."""
+    """Returns a small run under way, started as people start it."""
     arguments = self.arguments(workdir, job, **settings)
     return subprocess.Popen(
       [sys.executable, '-m', 'score_jax.main', *arguments],
@@ -79,14 +98,54 @@ class Runs:
       text=True,
     )
 
+  def fork(
+    self,
+    log: pathlib.Path,
+    workdir: pathlib.Path,
+    job: str = 'score',
+    **settings: Any,
+  ) -> BaseProcess:
+    """Returns a small run under way, forked; it says what it says to a file."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(list(IMPORTED))
+    forkserver.ensure_running()
+    arguments = self.arguments(workdir, job, **settings)
+    process = context.Process(
+      target=_run, args=(arguments, str(log), str(self.compiled))
+    )
+    process.start()
+    return process
+
   def finish(
-    self, workdir: pathlib.Path, job: str = 'score', **settings
+    self, workdir: pathlib.Path, job: str = 'score', **settings: Any
   ) -> str:
     """Returns what a small run said to its end, which must be a good one."""
-    process = self.start(workdir, job, **settings)
-    said, errors = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 0, said + errors
+    with tempfile.TemporaryDirectory() as folder:
+      log = pathlib.Path(folder, 'log')
+      process = self.fork(log, workdir, job, **settings)
+      process.join(TIMEOUT)
+      process.kill()  # One that takes too long; another has ended.
+      process.join()
+      said = log.read_text()
+    assert process.exitcode == 0, said
     return said
+
+
+def _run(arguments: list[str], log: str, compiled: str) -> None:
+  os.chdir(ROOT)
+  with open(log, 'w') as file:
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+  os.environ['XLA_FLAGS'] = FLAGS
+  for name, value in {
+    'jax_enable_compilation_cache': True,
+    'jax_compilation_cache_dir': compiled,
+    'jax_persistent_cache_min_compile_time_secs': 0,
+    'jax_persistent_cache_min_entry_size_bytes': -1,
+  }.items():
+    jax.config.update(name, value)
+  sys.argv = ['main', *arguments]  # Where ml_collections looks.
+  app.run(main.main, argv=sys.argv, flags_parser=main.parse)
 
 
 @functools.cache

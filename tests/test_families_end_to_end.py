@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 
-import forked
 import jax
 import numpy as np
 import pytest
@@ -106,7 +105,7 @@ def run_to_its_end(
   """
   log = workdir.with_name(f'{workdir.name}.log')
   if killed_in:
-    process = forked.start(runs, log, workdir, **settings)
+    process = runs.fork(log, workdir, **settings)
     folder = workdir / 'checkpoints' / killed_in
     deadline = time.monotonic() + small.TIMEOUT
     while checkpoint.newest_step(folder) is None:
@@ -116,7 +115,7 @@ def run_to_its_end(
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-  return forked.finish(runs, log, workdir, **settings)
+  return runs.finish(workdir, **settings)
 
 
 @pytest.fixture(scope='module')

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import forked
 import pytest
 
 from score_jax import files, job
@@ -30,7 +29,7 @@ def refusal(runs, tmp_path):
 
   def of(**settings):
     log, workdir = tmp_path / 'log', tmp_path / 'run'
-    process = forked.start(runs, log, workdir, **settings)
+    process = runs.fork(log, workdir, **settings)
     process.join(120)
     said = log.read_text()
     assert process.exitcode == 2, said
@@ -117,9 +116,7 @@ def test_rows_as_long_as_the_models_positions_are_trained(
   hf = json.loads(path.read_text())
   path.write_text(json.dumps(hf | {'max_position_embeddings': 35}))
   settings = {'train__stage1_steps': 1, 'eval__problems': 2, 'eval__batch': 2}
-  forked.finish(
-    runs,
-    tmp_path / 'log',
+  runs.finish(
     tmp_path / 'run',
     job='stage1',
     model__path=folder,

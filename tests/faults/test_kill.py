@@ -5,6 +5,7 @@ import math
 import os
 import random
 import signal
+import subprocess
 import time
 
 import pytest
@@ -30,15 +31,25 @@ def _await(process, claim):
   """Returns when the claim holds of a process that must not end before."""
   deadline = time.monotonic() + small.TIMEOUT
   while not claim():
-    assert process.poll() is None, process.communicate()
+    assert _exit_code(process) is None
     assert time.monotonic() < deadline
     time.sleep(0.001)
 
 
+def _exit_code(process):
+  """Returns it, or None of a process that runs."""
+  if isinstance(process, subprocess.Popen):
+    return process.poll()
+  return process.exitcode
+
+
 def _kill(process):
   process.kill()
-  process.communicate()
-  assert process.returncode == -signal.SIGKILL
+  if isinstance(process, subprocess.Popen):
+    process.communicate()
+  else:
+    process.join()
+  assert _exit_code(process) == -signal.SIGKILL
 
 
 def _kill_at_random(runs, workdir, draw, moment):
@@ -52,10 +63,12 @@ def _kill_at_random(runs, workdir, draw, moment):
       to wait for the next save.
   """
   before = time.time()
-  process = runs.start(workdir, log__tensorboard=False)
   if moment == 'start':
+    process = runs.start(workdir, log__tensorboard=False)
     time.sleep(draw.uniform(0, 6))
   else:
+    log = workdir.with_suffix('.log')
+    process = runs.fork(log, workdir, log__tensorboard=False)
     steps, in_a_save = moment
     # A run drops the rows behind its checkpoint before it adds new ones.
     _await(process, lambda: _is_newer(workdir, before))
@@ -122,7 +135,7 @@ def test_sigterm_saves_and_ends_well_and_the_run_goes_on_from_there(
 def test_a_truncated_newest_checkpoint_is_named_and_passed_over(
   runs, unbroken, tmp_path
 ):
-  process = runs.start(tmp_path, 'stage2')
+  process = runs.fork(tmp_path / 'log', tmp_path, 'stage2')
   folder = tmp_path / 'checkpoints' / 'stage1'
   _await(process, lambda: checkpoint.steps(folder) == [3, 6])
   _kill(process)
