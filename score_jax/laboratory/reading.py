@@ -47,7 +47,9 @@ def _cell(plan: Plan) -> Cell:
   if attempts in plan.results() and plan.name in plan.given.table.attempts:
     more |= in_a_row(_right(plan, attempts))
   if (fixed := asking.fixed(plan)) is not None:
-    more |= fixed_first(fixed)
+    more |= fixed_first(fixed.right[:, 0])
+  elif plan.final == 'base' and plan.name in plan.given.table.shift:
+    more |= fixed_first(cell.right)  # Its own first attempts are the base's.
   if (samples := asking.samples(plan)) is not None:
     more |= several(samples)
   return dataclasses.replace(cell, values=cell.values | more)
@@ -65,9 +67,9 @@ def in_a_row(right: np.ndarray) -> dict[str, np.ndarray]:
   }
 
 
-def fixed_first(fixed: budget.Samples) -> dict[str, np.ndarray]:
-  """Returns the values of attempts behind first ones that were given."""
-  values = evaluation.outcome_values(fixed.right[:, 0])
+def fixed_first(right: np.ndarray) -> dict[str, np.ndarray]:
+  """Returns the values of attempts, bool[N, T], whose first ones were given."""
+  values = evaluation.outcome_values(right)
   return {f'fixed_first_{name}': x for name, x in values.items()}
 
 

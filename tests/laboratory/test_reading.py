@@ -39,13 +39,8 @@ def test_several_samples_counted_by_hand():
 
 
 def test_behind_fixed_first_attempts_the_metrics_are_the_same():
-  found = reading.fixed_first(
-    budget.Samples(
-      [[(0, 1)]] * 4,
-      np.array([[(0, 1)], [(0, 0)], [(1, 0)], [(1, 1)]], bool),
-      np.ones((4, 1, 2)),
-    )
-  )
+  right = np.array([(0, 1), (0, 0), (1, 0), (1, 1)], bool)
+  found = reading.fixed_first(right)
   known = {name: np.nanmean(x) for name, x in found.items()}
   assert known['fixed_first_fixes_wrong'] == 0.5
   assert known['fixed_first_keeps_right'] == 0.5
