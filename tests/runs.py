@@ -111,7 +111,7 @@ class Runs:
     forkserver.ensure_running()
     arguments = self.arguments(workdir, job, **settings)
     process = context.Process(
-      target=_run, args=(arguments, str(log), str(self.compiled))
+      target=_run, args=(arguments, str(log), self.environment())
     )
     process.start()
     return process
@@ -131,15 +131,17 @@ class Runs:
     return said
 
 
-def _run(arguments: list[str], log: str, compiled: str) -> None:
+def _run(arguments: list[str], log: str, environment: dict[str, str]) -> None:
   os.chdir(ROOT)
   with open(log, 'w') as file:
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
-  os.environ['XLA_FLAGS'] = FLAGS
+  os.environ.update(environment)
+  # What Python and jax read of it when they started, before the fork.
+  sys.path[:0] = filter(None, environment.get('PYTHONPATH', '').split(':'))
   for name, value in {
+    'jax_compilation_cache_dir': environment['JAX_COMPILATION_CACHE_DIR'],
     'jax_enable_compilation_cache': True,
-    'jax_compilation_cache_dir': compiled,
     'jax_persistent_cache_min_compile_time_secs': 0,
     'jax_persistent_cache_min_entry_size_bytes': -1,
   }.items():
