@@ -12,6 +12,8 @@ import secrets
 import shutil
 import sys
 
+from score_jax.graders import calls
+
 # Beside these, /proc and an empty /tmp: the interpreter and numpy.
 _SYSTEM = ('/lib', '/lib64', '/lib32', '/libx32', '/bin', '/sbin')
 _PREFIX, _PACKAGES = '/python', '/packages'
@@ -38,6 +40,7 @@ class Limits:
   processes: int = 32  # And threads.
   disk_mb: int = 64  # Of the temporary folder; it counts as memory, too.
   files: int = 128  # Open at once.
+  entries: int = 50_000  # Files and folders in the temporary folder.
   output_kb: int = 8192  # A program that prints more is ended.
 
   def resources(self) -> dict[str, int]:
@@ -50,6 +53,7 @@ class Limits:
       'RLIMIT_FSIZE': self.disk_mb << 20,
       'RLIMIT_NOFILE': self.files,
       'RLIMIT_CORE': 0,
+      'RLIMIT_MSGQUEUE': 0,
     }
     return {name: _lower(name, value) for name, value in wanted.items()}
 
@@ -77,11 +81,26 @@ def throw_away_uid(caged: bool) -> int | None:
   return _FREE_UIDS.start + secrets.randbelow(len(_FREE_UIDS))
 
 
-def command(limits: Limits, caged: bool) -> list[str]:
+def filter_calls(caged: bool) -> bytes:
+  """Returns the filter of system calls that bubblewrap is to set, see `calls`.
+
+  Nothing where the process sets its own: without bubblewrap, and where a
+  namespace has yet to be made inside it.
+  """
+  name = calls.machine()
+  return calls.program(name) if caged and is_root() and name else b''
+
+
+def command(limits: Limits, caged: bool, filter_: int | None) -> list[str]:
   """Returns the start of a command line, up to the interpreter's options.
 
   Namespaces of their own mean: no network, no other processes, no file but
   what is bound here. With bubblewrap's parent ends all that runs inside.
+
+  Args:
+    limits: of the process.
+    caged: whether to use bubblewrap.
+    filter_: file descriptor from which it reads `filter_calls`; None: of none.
   """
   if not caged:
     return [sys.executable]
@@ -101,6 +120,8 @@ def command(limits: Limits, caged: bool) -> list[str]:
   for folder in ('/tmp', '/dev/shm'):
     line += ['--size', size, '--perms', '1777', '--tmpfs', folder]
   line += ['--remount-ro', '/dev', '--remount-ro', '/', '--chdir', '/tmp']
+  if filter_ is not None:
+    line += ['--seccomp', str(filter_)]
   if is_root():
     # To become another user, which gives up these two as well.
     line += ['--cap-drop', 'ALL', '--cap-add', 'CAP_SETUID']

@@ -17,9 +17,10 @@ import builtins
 import dis
 import functools
 import marshal
+import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from score_jax.graders.tester import SETTLE
 
@@ -173,7 +174,32 @@ def ready(
   found = [sorted(_used(c) - bound - _python(entry)) for c in codes]
   parts = list(zip(found, codes, strict=True))
   arguments = {'before': parts[0], 'setup': parts[1], 'tests': parts[2:]}
+  arguments['modules'] = modules((before, setup, *tests), set().union(*found))
   return marshal.dumps(first), marshal.dumps(arguments)
+
+
+def modules(sources: Sequence[str], names: set[str]) -> dict[str, list[str]]:
+  """Returns {name of a standard module: what tests use of it}.
+
+  That a program has imported it is enough for tests that do not, but what it
+  calls by that name must not decide: `f(x) == sys.getsizeof(x)`.
+
+  Args:
+    sources: of the tests.
+    names: that none of them binds.
+  """
+  found: dict[str, list[str]] = {n: [] for n in names & sys.stdlib_module_names}
+  if not found:  # As nearly always; some tests are megabytes.
+    return {}
+  nodes = [node for source in sources for node in ast.walk(parsed(source))]
+  inside = {id(n.value): n.attr for n in nodes if isinstance(n, ast.Attribute)}
+  for node in nodes:
+    if isinstance(node, ast.Name) and node.id in found:
+      if id(node) in inside:
+        found[node.id].append(inside[id(node)])
+      else:  # It is called, say, so it is no module.
+        del found[node.id]
+  return found
 
 
 def _python(entry: str) -> set[str]:

@@ -90,7 +90,10 @@ def _triple(value):
 
 def _array(kind, data):
   letters, shape, numbers = data
-  if letters[1:2] not in ('b', 'i', 'u', 'f', 'c'):
+  # Strings, dates and numbers; no objects, nor parts of other kinds.
+  if letters[1:2] not in ('b', 'i', 'u', 'f', 'c', 'U', 'S', 'm', 'M'):
+    raise WireError('not an array of numbers')
+  if ',' in letters or not all(type(size) is int for size in shape):
     raise WireError('not an array of numbers')
   frombuffer = sys.modules['numpy'].frombuffer
   return frombuffer(numbers, letters).reshape(shape).copy()
@@ -106,6 +109,11 @@ _CLOCK = ('hour', 'minute', 'second', 'microsecond', 'tzinfo', 'fold')
 KINDS = {
   ('builtins', 'range'): (_triple, _spread),
   ('builtins', 'slice'): (_triple, _spread),
+  ('builtins', 'memoryview'): (bytes, lambda kind, data: kind(data)),
+  ('array', 'array'): (
+    lambda value: (value.typecode, value.tobytes()),
+    _spread,
+  ),
   ('builtins', 'dict_keys'): (list, lambda _, data: dict.fromkeys(data).keys()),
   ('builtins', 'dict_items'): (list, lambda _, data: dict(data).items()),
   ('builtins', 'dict_values'): (

@@ -12,6 +12,7 @@ import resource
 import sys
 from _thread import RLock
 
+from score_jax.graders import calls
 from score_jax.graders.wire import Codec, WireError
 
 MAX_BYTES = 1 << 31  # Of one message.
@@ -77,12 +78,13 @@ class Peer(Codec):
     return head[:1], data
 
 
-def give_up_powers(limits, uid):
+def give_up_powers(limits, uid, filtered):
   """Takes from this process, for good, what it does not need.
 
   Args:
     limits: {name of a `resource` limit: its value}.
     uid: whose process this becomes; None: it is nobody's but the user's.
+    filtered: whether its system calls are filtered already.
   """
   for name, value in limits.items():
     resource.setrlimit(getattr(resource, name), (value, value))
@@ -95,3 +97,5 @@ def give_up_powers(limits, uid):
   os.dup2(nothing, 0)
   os.close(nothing)
   sys.path[:] = [one for one in sys.path if one]
+  if not filtered:
+    calls.restrict()

@@ -41,6 +41,7 @@ print(json.dumps([
   all(resource.getrlimit(getattr(resource, name)) == (high, high)
       for name, high in limits.items()),
   set(os.environ) <= set(names),
+  fails(os.memfd_create, 'x'),
 ]))
 """
 # Why each matters; the order is that of the probe.
@@ -54,6 +55,8 @@ PROTECTIONS = {
   'not bind, or can become root',
   'limits': 'a program can use all memory and processor time',
   'clean environment': 'a program can read the variables of this process',
+  'filtered system calls': 'a program can use memory that no limit counts, and '
+  'sockets and file systems of its own',
 }
 _PROBED = Limits(seconds=30.0, memory_mb=256)
 

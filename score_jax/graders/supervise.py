@@ -22,7 +22,16 @@ import subprocess
 import tempfile
 import time
 
-from score_jax.graders import confine, guest, kinds, peer, tester, wire
+from score_jax.graders import (
+  calls,
+  confine,
+  guest,
+  handles,
+  kinds,
+  peer,
+  tester,
+  wire,
+)
 from score_jax.graders.confine import Limits
 
 START_SECONDS = 60.0  # For both processes to be there, on a busy machine.
@@ -99,6 +108,7 @@ def run(
     ask, answer, verdict, output = (_Pipe(stack) for _ in range(4))
     common = {'entry': entry, 'limits': limits.resources()}
     common |= {'uid': confine.throw_away_uid(caged)}
+    common |= {'filtered': bool(confine.filter_calls(caged))}
     runs = {'source': ask.read, 'sink': answer.write, 'program': program}
     runs |= {'before': marshal.loads(before)}
     judges = {'source': answer.read, 'sink': ask.write}
@@ -142,7 +152,7 @@ def _modules() -> tuple:
   """Returns (name, code) of all that runs inside, in the order of imports."""
   found = [('score_jax', compile('', 'score_jax', 'exec'))]
   found.append(('score_jax.graders', compile('', 'graders', 'exec')))
-  for module in (kinds, wire, peer, guest, tester):
+  for module in (kinds, wire, calls, peer, handles, guest, tester):
     path = pathlib.Path(module.__file__)
     code = compile(path.read_text(), path.name, 'exec', dont_inherit=True)
     found.append((module.__name__, code))
@@ -166,15 +176,16 @@ def _start(
   if folder:
     environment |= {'HOME': folder, 'TMPDIR': folder}
   read, write = os.pipe()
+  filter_ = _filled_pipe(confine.filter_calls(caged))
   try:
     process = subprocess.Popen(
-      [*confine.command(limits, caged), *_OPTIONS, _BOOT],
+      [*confine.command(limits, caged, filter_), *_OPTIONS, _BOOT],
       stdin=read,
       stdout=output,
       stderr=output,
       env=environment,
       cwd=folder or '/',
-      pass_fds=fds,
+      pass_fds=[*fds, *([] if filter_ is None else [filter_])],
       start_new_session=True,
     )
   except OSError as error:
@@ -182,8 +193,20 @@ def _start(
     raise SandboxError(f'the sandbox does not start: {error}') from error
   finally:
     os.close(read)
+    if filter_ is not None:
+      os.close(filter_)
   os.set_blocking(write, False)
   return _Child(process, write, memoryview(payload), folder)
+
+
+def _filled_pipe(data: bytes) -> int | None:
+  """Returns the end from which data is read, less than a pipe holds."""
+  if not data:
+    return None
+  read, write = os.pipe()
+  os.write(write, data)
+  os.close(write)
+  return read
 
 
 def _end(child: _Child) -> None:
@@ -231,6 +254,7 @@ class _Watch:
     self.timed_out = False
     self.heavy = False
     self.peak = 0.0
+    self.inside = 0  # The first process in the program's sandbox.
     self.selector = selectors.DefaultSelector()
 
   def run(self):
@@ -294,9 +318,13 @@ class _Watch:
     self.measured = now
     for child in self.children:
       pids = [child.process.pid, *descendants(child.process.pid)]
+      if child is self.children[0]:
+        self.inside = pids[min(1, len(pids) - 1)]
       resident = sum(map(_resident_mb, pids))
       self.peak = max(self.peak, resident)
       self.heavy |= resident > self.limits.memory_mb
+      # The folder is bound in size, but an empty file has none.
+      self.heavy |= _entries(pids) > self.limits.entries
 
   def report(self) -> Report:
     """Returns what came of it.
@@ -311,7 +339,7 @@ class _Watch:
       raise SandboxError('what runs before the tests raises an error itself')
     finished = self.marks.endswith(tester.DONE)
     folders = [child.folder for child in self.children]
-    inside = f'/proc/{self.children[0].process.pid}/root/tmp'
+    inside = f'/proc/{self.inside}/root/tmp'
     return Report(
       finished=finished,
       passed=self.marks.count(tester.PASSED),
@@ -321,6 +349,17 @@ class _Watch:
       peak_mb=self.peak,
       folder=folders[0] or inside,
     )
+
+
+def _entries(pids: list[int]) -> int:
+  """Returns how many files and folders a sandbox has made in its memory."""
+  if len(pids) < 2:  # Without bubblewrap, or where all has ended.
+    return 0
+  try:
+    found = os.statvfs(f'/proc/{pids[1]}/root/tmp')
+  except OSError:
+    return 0
+  return found.f_files - found.f_ffree
 
 
 def _resident_mb(pid: int) -> float:

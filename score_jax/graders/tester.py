@@ -11,14 +11,28 @@ import builtins
 import os
 import sys
 
+from score_jax.graders.handles import CallableHandle, Handle, is_ours, owned
 from score_jax.graders.peer import give_up_powers, Gone, Peer
-from score_jax.graders.wire import contents, refill, WireError
+from score_jax.graders.wire import changed, contents, differ, refill, WireError
 
 STARTED, PASSED, FAILED, DONE, BROKEN = b'S', b'1', b'0', b'.', b'E'
 SETTLE = '__settle__'  # What `instrument` puts between the tests' statements.
+MODULE = 'tests'  # In which the classes of the tests are.
 
 
-def main(source, sink, verdicts, before, setup, tests, entry, limits, uid):
+def main(
+  source,
+  sink,
+  verdicts,
+  before,
+  setup,
+  tests,
+  entry,
+  modules,
+  limits,
+  uid,
+  filtered,
+):
   """Runs tests and says of each, in one byte, whether it passed.
 
   Args:
@@ -29,105 +43,33 @@ def main(source, sink, verdicts, before, setup, tests, entry, limits, uid):
     setup: (names, code) that runs when the program is loaded.
     tests: [(names, code)] of the tests.
     entry: the name under test.
+    modules: see `instrument.modules`.
     limits: see `peer.give_up_powers`.
     uid: the same.
+    filtered: the same.
   """
   nothing = os.open(os.devnull, os.O_RDWR)
   for stream in (1, 2):  # What tests print is nobody's.
     os.dup2(nothing, stream)
   tester = Tester(source, sink)
-  give_up_powers(limits, uid)
+  give_up_powers(limits, uid, filtered)
   sys.argv = ['tests']
   try:
     tester.receive()  # The program is about to run.
   except Gone:
     return
   os.write(verdicts, STARTED)
+  tester.send(b'?', b'')
   try:
     exec(before[1], tester.space)
   except BaseException:
     os.write(verdicts, BROKEN)
     return
-  if tester.ready(entry, setup):
+  if tester.ready(entry, modules, setup):
     for names, code in tests:
       passed = tester.passes(names, code)
       os.write(verdicts, PASSED if passed else FAILED)
   os.write(verdicts, DONE)
-
-
-class Handle:
-  """An object of the program's, in the tests' process."""
-
-  __slots__ = ('_handle_number', '_handle_peer')
-
-  def __init__(self, peer, number):
-    object.__setattr__(self, '_handle_peer', peer)
-    object.__setattr__(self, '_handle_number', number)
-
-  def __getattr__(self, name):
-    if name.startswith('__') and name not in _TOLD:
-      raise AttributeError(name)
-    return _ask('getattr', self, name)
-
-  def __eq__(self, other):
-    """True for itself; the program decides between two of its own objects."""
-    if not isinstance(other, Handle):
-      return False
-    same = self._handle_number == other._handle_number
-    return same or _ask('binary', self, other, 'eq') is True
-
-  def __hash__(self):
-    return _ask('hash', self)
-
-  def __instancecheck__(self, one):
-    return type(one) in _HANDLES and _ask('isinstance', one, self)
-
-  def __subclasscheck__(self, one):
-    return type(one) in _HANDLES and _ask('issubclass', one, self)
-
-  def __reduce_ex__(self, protocol):
-    raise TypeError('an object of the program cannot be copied by its tests')
-
-
-class CallableHandle(Handle):
-  """A function or a class of the program's, in the tests' process."""
-
-  __slots__ = ()
-
-  def __call__(self, *args, **keywords):
-    return _ask('call', self, args, keywords)
-
-
-_HANDLES = (Handle, CallableHandle)
-# Dunders that say something of an object and are data.
-_TOLD = ('__name__', '__qualname__', '__doc__', '__dict__', '__module__')
-_ASKED = 'setattr delattr iter next len getitem setitem delitem bool str repr'
-# Between two objects of the program's alone: with a number of the tests' on one
-# side, an object could answer `abs(f(x) - 0.5) < 1e-6` as it likes.
-_BINARY = 'add sub mul truediv floordiv mod pow matmul and or xor lt le gt ge'
-
-
-def _ask(name, handle, *arguments):
-  return handle._handle_peer.request(name, handle, *arguments)
-
-
-def _asker(name):
-  return lambda self, *arguments: _ask(name, self, *arguments)
-
-
-def _binary(name):
-  def method(self, other):
-    if type(other) not in _HANDLES:
-      return NotImplemented
-    return _ask('binary', self, other, name)
-
-  return method
-
-
-for _name in _ASKED.split():
-  setattr(Handle, f'__{_name}__', _asker(_name))
-for _name in _BINARY.split():
-  setattr(Handle, f'__{_name}__', _binary(f'__{_name}__'))
 
 
 class Tester(Peer):
@@ -135,20 +77,31 @@ class Tester(Peer):
 
   def __init__(self, source, sink):
     super().__init__(source, sink)
-    self.space = {'__name__': 'tests', SETTLE: self.settle}
+    self.space = {'__name__': MODULE, SETTLE: self.step}
     self.borrowed = set()  # Names that the program has given.
+    self.names = ()  # Those that the code which runs now may borrow.
+    self.stale = False  # Whether the program has run since it gave them.
     self.pending = {}  # {id: (container, contents, names of results)}.
     self.functions = []  # Of the tests, which the program may call.
+    self.lent = {}  # {number: object of a class of the tests}.
+    self.lent_number = {}  # {id of such an object: number}.
+    self.handles = {}  # {number: what stands for the object here}.
+    self.views = {}  # {number: (container, contents that the program knows)}.
+    self.view_number = {}  # {id of a view: number}.
     self.exceptions = {}  # {number: the class here}.
     self.number = {}  # {id of a class in `exceptions`: number}.
     self.gone = False
 
-  def ready(self, entry, setup):
+  def ready(self, entry, modules, setup):
     """Returns whether the program was loaded and has what is tested."""
     try:
-      found = self.request('names', [entry] if entry else [])
+      found = dict(self.request('names', [entry, *modules]))
     except BaseException:
       return False
+    for name, attributes in modules.items():
+      module = __import__(name)
+      if name in found and all(hasattr(module, one) for one in attributes):
+        self.space[name] = module
     if entry:
       if entry not in found:
         return False
@@ -160,6 +113,7 @@ class Tester(Peer):
     """Returns whether code of the tests raises nothing."""
     if self.gone:  # A bare `except` must not make this a pass.
       return False
+    self.names = names
     try:
       self.borrow(names)
       exec(code, self.space)
@@ -177,28 +131,68 @@ class Tester(Peer):
       if name in self.borrowed
       or not (name in self.space or hasattr(builtins, name))
     ]
-    found = self.request('names', wanted) if wanted else {}
+    found = dict(self.request('names', wanted)) if wanted else {}
+    self.stale = False
     for name in wanted:
       self.space.pop(name, None)
       if name in found:
         self.borrowed.add(name)
         self.space[name] = found[name]
 
+  def step(self, bound=(), used=()):
+    """Lets the next statement see what the last one did; see `settle`."""
+    self.settle(bound, used)
+    if self.stale:
+      self.borrow([n for n in self.names if not is_ours(self.space.get(n))])
+
   def request(self, name, *arguments):
     """Returns what the program answers, or raises what it raised."""
     try:
-      (result, changed), known = self.ask((name, *arguments))
+      if self.views:
+        self.synchronize()
+      (result, changes, updates), known = self.ask((name, *arguments))
       good, value = self.loads(result)[0]
     except Gone:
       self.gone = True
       raise
-    for number, new in self.loads(changed, known)[0]:
+    self.stale = True
+    for number, new in self.loads(changes, known)[0]:
       self.pending[id(known[number])] = (known[number], new, frozenset())
+    for number, new in self.loads(updates)[0]:
+      refill(self.views[number][0], new)
+      self.see(number, self.views[number][0])
     if good is not True:
       raise _raised(value, name)
     if value is None:  # As of functions that work in place.
       self.settle()
     return value
+
+  def synchronize(self):
+    """Tells the program what the tests did to views, and which they let go."""
+    updates, dropped = [], []
+    for number, references in _references(self.views).items():
+      container, was = self.views[number]
+      if differ(was, now := contents(container)):
+        updates.append((number, now))
+        self.views[number] = (container, now)
+      if references <= _ALONE:
+        dropped.append(number)
+        del self.view_number[id(container)]
+        del self.views[number]
+    if updates or dropped:
+      self.ask(('synchronize', updates, dropped))
+
+  def view(self, container):
+    return self.view_number.get(id(container))
+
+  def viewed(self, number):
+    return self.views[number][0]
+
+  def see(self, number, container):
+    if number in self.views:
+      self.view_number.pop(id(self.views[number][0]), None)
+    self.views[number] = (container, contents(container))
+    self.view_number[id(container)] = number
 
   def settle(self, bound=(), used=()):
     """Lets the tests see what the program did to its arguments.
@@ -224,11 +218,26 @@ class Tester(Peer):
     held = self.pending.get(id(container))
     return held[1] if held else contents(container)
 
+  def stays(self, value):
+    return is_ours(value)
+
+  def both(self, data, value):
+    _, number, *_ = data
+    if number in self.views:  # It was made one just now, as plain data.
+      made = owned(value, self, number)
+      self.see(number, made)
+      return made
+    if number not in self.handles:
+      self.handles[number] = owned(value, self, number)
+    return self.handles[number]
+
   def export(self, value):
-    if type(value) in _HANDLES:
+    if is_ours(value):
       return ('object', value._handle_number)
     if id(value) in self.number:
       return ('object', self.number[id(value)])
+    if type(value).__module__ == MODULE and not isinstance(value, type):
+      return ('proxy', self.lend(value))
     if callable(value):
       self.functions.append(value)
       return ('callback', len(self.functions) - 1)
@@ -237,39 +246,111 @@ class Tester(Peer):
       return ('iterator', len(self.functions) - 1)
     raise TypeError(f'{type(value).__name__} of the tests is not data')
 
+  def lend(self, value):
+    """Returns the number of an object of the tests, for the program to use.
+
+    Of what lies in it the program gets what is public, as Python means that:
+    a function's globals, say, would show it the tests.
+    """
+    if id(value) not in self.lent_number:
+      number = len(self.functions)
+      self.functions += [
+        lambda name: getattr(value, _public(name)),
+        lambda name, new: setattr(value, _public(name), new),
+        lambda name, *arguments: _LENT[name](value, *arguments),
+      ]
+      self.lent[number] = value
+      self.lent_number[id(value)] = number
+    return self.lent_number[id(value)]
+
   def resolve(self, data):
     kind, number, *rest = data
     if kind == 'callback':
       return self.functions[number]
+    if kind == 'proxy':
+      return self.lent[number]
     if kind == 'exception':
       return self.exception(number, *rest)
-    return (CallableHandle if kind == 'callable' else Handle)(self, number)
+    if number not in self.handles:
+      handle = CallableHandle if kind == 'callable' else Handle
+      self.handles[number] = handle(self, number)
+    return self.handles[number]
 
   def exception(self, number, module, name, parent):
     """Returns the class that stands for an exception class elsewhere."""
     if number not in self.exceptions:
       found = getattr(sys.modules.get(module), name, None)
       if not (isinstance(found, type) and issubclass(found, BaseException)):
-        found = type(name, (parent,), {})
+        found = type(name, (parent,), dict(_OF_EXCEPTIONS))
       self.exceptions[number] = found
       self.number[id(found)] = number
     return self.exceptions[number]
 
   def answer(self, question, containers):
     number, args, keywords = question
+    old = [contents(one) for one in containers]
     try:
       value = (True, self.functions[number](*args, **keywords))
     except Exception as error:
-      value = (False, (type(error), error.args))
+      value = (False, (type(error), error.args, vars(error).get(_OWN)))
+    changes = changed(containers, old)
     try:
-      return self.dumps(value)[0]
+      parts = self.dumps(value)[0], self.dumps(changes, containers)[0]
     except Exception as error:
-      return self.dumps((False, (TypeError, (str(error),))))[0]
+      failed = (False, (TypeError, (str(error),), None))
+      parts = self.dumps(failed)[0], self.dumps([])[0]
+    return self.dumps(parts)[0]
+
+
+def _public(name):
+  if type(name) is not str or name.startswith('_'):
+    raise AttributeError(name)
+  return name
+
+
+# What a program may do to an object of the tests.
+_LENT = {
+  'call': lambda one, args, keywords: one(*args, **keywords),
+  'len': len,
+  'iter': iter,
+  'getitem': lambda one, key: one[key],
+  'setitem': lambda one, key, value: one.__setitem__(key, value),
+  'contains': lambda one, item: item in one,
+  'eq': lambda one, other: one == other,
+  'lt': lambda one, other: one < other,
+  'bool': bool,
+  'str': str,
+  'repr': repr,
+  'hash': hash,
+}
+
+
+def _references(views):
+  return {number: sys.getrefcount(pair[0]) for number, pair in views.items()}
+
+
+_ALONE = _references({0: ([], [])})[0]  # Of what nothing else refers to.
+_OWN = '_handle'  # Where an exception keeps the program's.
+
+
+def _attribute(error, name):
+  if name == _OWN or name.startswith('__') or _OWN not in vars(error):
+    raise AttributeError(name)
+  return getattr(vars(error)[_OWN], name)
+
+
+def _text(error):
+  own = vars(error).get(_OWN)
+  return BaseException.__str__(error) if own is None else str(own)
+
+
+# What an exception whose class is the program's has here.
+_OF_EXCEPTIONS = {'__getattr__': _attribute, '__str__': _text}
 
 
 def _raised(value, name):
   """Returns the exception that the program raised, of its class here."""
-  kind, args = value
+  kind, args, own = value
   if issubclass(kind, StopIteration) and name != 'next':
     # It would end a `map` of the tests early, and with it the tests.
     return RuntimeError('StopIteration was raised outside of an iterator')
@@ -279,4 +360,6 @@ def _raised(value, name):
     error = None
   if not isinstance(error, BaseException):
     return WireError('what the program raised is no exception')
+  if own is not None:
+    vars(error)[_OWN] = own
   return error

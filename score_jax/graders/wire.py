@@ -6,6 +6,9 @@ the plain value that it holds, so no method of the program's, such as an
 `__eq__` that always agrees, runs in the tests' process. What is not data stays
 where it is, and its other side gets what `Codec.export` makes of it.
 
+A view is a container of the program's of which both sides have a copy and keep
+each other's up to date; it crosses as its number.
+
     value = tag of one byte, then what the tag says
 
 Containers that can change are numbered in the order in which they begin, and
@@ -36,12 +39,39 @@ _MANY = 256  # Items.
 
 
 def contents(container):
-  """Returns a list, for a dict its keys and values in turn; or bytes."""
-  if isinstance(container, bytearray):
+  """Returns a list, for a dict its keys and values in turn; or bytes.
+
+  Of an instance of a subclass: as the type has it that is no program's.
+  """
+  kind = type(container)
+  if (kind.__module__, kind.__name__) not in CONTAINERS:
+    kind = next(k for k in kind.__mro__ if _place(k) in CONTAINERS)
+  if kind is bytearray:
     return bytes(container)
-  if isinstance(container, dict):
-    return [part for pair in container.items() for part in pair]
-  return list(container)
+  if issubclass(kind, dict):
+    return [part for pair in kind.items(container) for part in pair]
+  return list(kind.__iter__(container))
+
+
+def differ(old, new):
+  """Returns whether two results of `contents` hold other objects."""
+  if isinstance(old, bytes):
+    return old != new
+  same = len(old) == len(new)
+  return not (same and all(a is b for a, b in zip(old, new, strict=True)))
+
+
+def changed(containers, old):
+  """Returns (place, contents) of those that hold other objects than before."""
+  return [
+    (number, new)
+    for number, (one, was) in enumerate(zip(containers, old, strict=True))
+    if differ(was, new := contents(one))
+  ]
+
+
+def _place(kind):
+  return kind.__module__, kind.__name__
 
 
 def refill(container, new):
@@ -72,6 +102,34 @@ class Codec:
   def contents(self, container):
     """Returns what a container is to be sent as holding."""
     return contents(container)
+
+  def stays(self, value):
+    """Returns whether a value that is data is to be exported all the same."""
+    return False
+
+  def owns(self, value):
+    """Returns whether a value is data and more, and is to be exported too."""
+    return False
+
+  def both(self, data, value):
+    """Returns what `export` stands for, holding a value."""
+    raise WireError('nothing was exported')
+
+  def view(self, container):
+    """Returns the number of a view that both sides have, or None."""
+    return
+
+  def new_view(self, container):
+    """Returns the number of a view that this side makes now, or None."""
+    return
+
+  def viewed(self, number):
+    """Returns the view of a number."""
+    raise WireError('there are no views')
+
+  def see(self, number, container):
+    """Makes a container a view that the other side has made."""
+    raise WireError('there are no views')
 
   def dumps(self, value, known=()):
     """Returns a value as bytes, and the numbered containers so far.
@@ -121,20 +179,26 @@ class _Writer:
       self.instance(value)
 
   def instance(self, value):
-    for kind in type(value).__mro__:
-      if kind in _WRITERS:
-        _WRITERS[kind](self, value)
-        return
-      place = (kind.__module__, kind.__name__)
-      if place in _NUMBER_OF:
-        self.container(_NUMBER_OF[place], value)
-        return
-      if place in KINDS:
-        self.text(b'k', '.'.join(place))
-        self.write(KINDS[place][0](value))
-        return
-    self.out += b'h'
-    self.write(self.codec.export(value))
+    kind = next((k for k in type(value).__mro__ if _is_data(k)), None)
+    if kind is None or self.codec.stays(value):
+      self.out += b'h'
+      self.write(self.codec.export(value))
+      return
+    view = self.codec.view(value)
+    if view is not None:
+      self.out += b'w' + _SIZE.pack(view)
+      return
+    if kind is not type(value) and self.codec.owns(value):
+      self.out += b'x'
+      self.write(self.codec.export(value))
+    place = _place(kind)
+    if kind in _WRITERS:
+      _WRITERS[kind](self, value)
+    elif place in _NUMBER_OF:
+      self.container(_NUMBER_OF[place], value)
+    else:
+      self.text(b'k', '.'.join(place))
+      self.write(KINDS[place][0](value))
 
   def sized(self, tag, data):
     self.out += tag + _SIZE.pack(len(data)) + data
@@ -163,6 +227,9 @@ class _Writer:
       return
     self.number[id(value)] = len(self.containers)
     self.containers.append(value)
+    view = self.codec.new_view(value)
+    if view is not None:
+      self.out += b'W' + _SIZE.pack(view)
     self.out += b'm' + bytes([number])
     self.write(_MAKERS[number][0](value))
     inside = self.codec.contents(value)
@@ -266,6 +333,12 @@ class _Reader:
     refill(value, self.sized() if plain else self.items())
     return value
 
+  def view(self):
+    number = self.size()
+    container = self.read()
+    self.codec.see(number, container)
+    return container
+
   def kind(self):
     place = tuple(self.text().split('.'))
     return KINDS[place][1](named(place), self.read())
@@ -293,7 +366,15 @@ _READERS = {
   b'r': lambda r: r.containers[r.size()],
   b'k': _Reader.kind,
   b'h': lambda r: r.codec.resolve(r.read()),
+  b'x': lambda r: r.codec.both(r.read(), r.read()),
+  b'w': lambda r: r.codec.viewed(r.size()),
+  b'W': _Reader.view,
 }
+
+
+def _is_data(kind):
+  place = _place(kind)
+  return kind in _WRITERS or place in _NUMBER_OF or place in KINDS
 
 
 class Record(tuple):

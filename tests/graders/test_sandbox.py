@@ -308,7 +308,7 @@ def test_unprotected_a_program_still_has_its_own_folder_limits_and_end():
 
 def test_a_sandbox_that_does_not_start_says_why(monkeypatch):
   broken = ['sh', '-c', 'echo no such namespace; exit 1', 'sh']
-  monkeypatch.setattr(confine, 'command', lambda limits, caged: broken)
+  monkeypatch.setattr(confine, 'command', lambda *arguments: broken)
   with pytest.raises(sandbox.SandboxError, match='no such namespace'):
     run('x = 1', caged=sandbox.caged())
 
