@@ -15,6 +15,7 @@ import runs as small
 
 from configs import presets
 from score_jax import budget
+from score_jax import config as config_lib
 from score_jax.config import ConfigError
 from score_jax.job import Stop
 from score_jax.laboratory import asking, cells, running
@@ -195,6 +196,21 @@ def test_what_asks_in_another_way_is_refused(setting):
   odd = config(**{f'table__{setting}': ('score', 'self_refine')})
   with pytest.raises(ConfigError, match=f'table.{setting} names self_refine'):
     asking.check(odd)
+
+
+@pytest.mark.parametrize(
+  ('setting', 'value', 'least'),
+  [
+    ('turns', 1, '2'),
+    ('samples', 1, '2'),
+    ('problems', 0, '1'),
+    ('temperature', 0.0, '0.01'),
+  ],
+)
+def test_too_few_of_anything_is_refused(setting, value, least):
+  few = config(**{f'table__{setting}': value})
+  with pytest.raises(ConfigError, match=f'table.{setting} must be .* {least};'):
+    config_lib.check(few, 1)
 
 
 def test_a_misspelt_method_is_refused_with_the_nearest():
