@@ -66,10 +66,13 @@ def run(settings: Settings) -> int:
   """
   need(settings.target, {settings.python: 'or give another --python'})
   heard: list[int] = []
-  before = {
-    number: signal.signal(number, lambda n, frame: heard.append(n))
-    for number in SIGNALS
-  }
+
+  def note(number, frame):
+    del frame
+    # A terminal that was closed is a reason to save, not to die of.
+    heard.append(signal.SIGTERM if number == signal.SIGHUP else number)
+
+  before = {number: signal.signal(number, note) for number in SIGNALS}
   try:
     return retry.until_done(
       settings,
@@ -213,10 +216,11 @@ class Pipe:
   def write(self, data: bytes) -> None:
     """Passes lines on; of what overwrites itself, what is seen at the end."""
     *lines, rest = (self.begun + data).split(b'\n')
-    for line in lines:
-      seen = line.rstrip(b'\r').rpartition(b'\r')[2]
-      self.sink.buffer.write(self.prefix + seen + b'\n')
-    self.sink.flush()
+    seen = [line.rstrip(b'\r').rpartition(b'\r')[2] for line in lines]
+    # What shows it may be closed; the job goes on, to save.
+    with contextlib.suppress(OSError):
+      self.sink.buffer.write(b''.join(self.prefix + s + b'\n' for s in seen))
+      self.sink.flush()
     self.begun = rest[rest.rstrip(b'\r').rfind(b'\r') + 1 :]
 
   def close(self) -> None:

@@ -91,20 +91,22 @@ def command(*words: str | bool | None) -> Command:
 
 def say(text: str) -> None:
   """Tells who launched it what goes on."""
-  print(f'launch: {text}', file=sys.stderr, flush=True)
+  # Of a terminal that was closed: what is rented is deleted all the same.
+  with contextlib.suppress(OSError):
+    print(f'launch: {text}', file=sys.stderr, flush=True)
 
 
-def need(settings_target: str, tools: dict[str, str]) -> None:
+def need(target: str, tools: dict[str, str]) -> None:
   """Refuses a target whose tools are not there.
 
   Args:
-    settings_target: of the settings.
+    target: of the settings.
     tools: program to where it is got from.
   """
   for tool, source in tools.items():
     if shutil.which(tool) is None:
       raise LaunchError(
-        f'--target={settings_target} needs {tool}, which is not on PATH; '
+        f'--target={target} needs {tool}, which is not on PATH; '
         f'install it ({source}).'
       )
 

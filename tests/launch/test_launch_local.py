@@ -5,9 +5,12 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
 import time
 
 import pytest
+
+from launch import local as local_lib
 
 SCRIPTS = {
   'told': """
@@ -44,6 +47,16 @@ def stop(number, frame):
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGINT, stop)
 print('pid', os.getpid(), flush=True)
+time.sleep(1000)
+""",
+  'notes': """
+import os, pathlib, signal, sys, time
+def stop(number, frame):
+  print('saving', flush=True)
+  pathlib.Path('saved' + os.environ['SCORE_PROCESS']).touch()
+  sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+print('ready', flush=True)
 time.sleep(1000)
 """,
   'shows': r"""
@@ -159,6 +172,16 @@ def test_a_signal_is_passed_on_and_there_is_no_other_start(local, number):
   assert 'starting again' not in errors
 
 
+def test_a_terminal_that_is_closed_has_the_processes_save(local, launches):
+  process = local('notes')
+  assert all('ready' in process.stdout.readline() for _ in range(2))
+  process.stdout.close()
+  process.stderr.close()
+  process.send_signal(signal.SIGHUP)
+  process.wait(timeout=30)
+  assert {p.name for p in launches.root.glob('saved*')} == {'saved0', 'saved1'}
+
+
 def test_a_launcher_that_is_killed_leaves_no_process(local):
   process = local('saves')
   pids = [int(process.stdout.readline().split()[-1]) for _ in range(2)]
@@ -195,3 +218,14 @@ def test_starts_are_limited_and_a_failure_is_final(
   )
   assert found == code
   assert len((tmp_path / 'n').read_text()) == starts
+
+
+def test_of_processes_that_end_at_once_the_killed_one_is_the_cause():
+  """The others fail because of it, and their own code would be final."""
+  group = {
+    index: subprocess.Popen(['bash', '-c', words])
+    for index, words in enumerate(['exit 1', 'kill -KILL $$', 'exit 0'])
+  }
+  for process in group.values():
+    process.wait()
+  assert list(local_lib._ended(group).items()) == [(1, 137), (0, 1), (2, 0)]

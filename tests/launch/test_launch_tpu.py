@@ -247,6 +247,18 @@ def test_ctrl_c_has_the_job_save_and_the_slice_deleted(launches, number, code):
   assert verbs == [*CREATED, 'run 1', 'stop', 'delete']
 
 
+def test_a_terminal_that_is_closed_leaves_nothing_behind(launches):
+  _answer(launches, runs=[{'wait': 100}, {}])
+  process = launches.start(*SETTINGS, *JOB)
+  _await(launches, 'run 1')
+  process.stdout.close()
+  process.stderr.close()
+  process.send_signal(signal.SIGHUP)
+  process.wait(timeout=30)
+  verbs = [_verb(call) for call in launches.calls()]
+  assert verbs == [*CREATED, 'run 1', 'stop', 'delete']
+
+
 def test_ctrl_c_while_it_is_being_created_deletes_what_there_may_be(launches):
   _answer(launches, create=[{'wait': 100}])
   process = launches.start(*SETTINGS, *JOB)
