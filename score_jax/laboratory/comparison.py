@@ -14,7 +14,7 @@ Letters: N problems, S seeds.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,11 +108,29 @@ def figure(values: Sequence[np.ndarray]) -> Figure:
   Args:
     values: float64[N] per seed, of the same problems.
   """
-  table = np.stack(values, axis=1)
-  if np.isnan(table).all(axis=0).any():
-    return Figure(np.nan, np.nan, np.nan)
-  draws = evaluation.bootstrap(table, RESAMPLES, SEED)
-  return _around(np.nanmean(table, axis=0), draws.mean(axis=1))
+  return figures({'': values})['']
+
+
+def figures(values: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Figure]:
+  """Returns the mean of each metric over seeds, with its interval.
+
+  Args:
+    values: float64[N] per seed, of the same problems; N may be another one
+      for another metric.
+  """
+  found = {}
+  for problems in sorted({len(x[0]) for x in values.values()}):
+    names = [name for name, x in values.items() if len(x[0]) == problems]
+    # All in one bootstrap, for drawing the problems is what takes its time.
+    tables = [np.stack(values[name], axis=1) for name in names]
+    draws = evaluation.bootstrap(np.concatenate(tables, 1), RESAMPLES, SEED)
+    draws = draws.reshape(len(draws), len(names), -1).mean(axis=-1)
+    for name, table, own in zip(names, tables, draws.T, strict=True):
+      if np.isnan(table).all(axis=0).any():
+        found[name] = Figure(np.nan, np.nan, np.nan)
+      else:
+        found[name] = _around(np.nanmean(table, axis=0), own)
+  return {name: found[name] for name in values}
 
 
 def _around(means: np.ndarray, draws: np.ndarray) -> Figure:
@@ -201,7 +219,7 @@ def line(
     name=name,
     words=words,
     seeds=len(cells),
-    figures={m: figure([cell.values[m] for cell in cells]) for m in metrics},
+    figures=figures({m: [cell.values[m] for cell in cells] for m in metrics}),
     attempts=float(np.mean([cell.attempts for cell in cells])),
     tokens=float(np.mean([cell.tokens for cell in cells])),
     updates=float(np.mean([cell.updates for cell in cells])),

@@ -66,12 +66,12 @@ def transitions(cells: Cells, title: str) -> Figure:
 
 
 def _fates(axes: Axes, position: int, cells: Sequence[Cell]) -> None:
-  fixed, broken, first = (
-    of(cells, metric).mean
-    for metric in ('delta_i_to_c', 'delta_c_to_i', 'accuracy_t1')
+  fixed, broken, first, end = (
+    of(cells, metric)
+    for metric in ('delta_i_to_c', 'delta_c_to_i', 'accuracy_t1', 'accuracy_t2')
   )
-  kept, left = first - broken, 0.0
-  shares = (kept, fixed, broken, 1 - first - fixed)
+  kept, left = first.mean - broken.mean, 0.0
+  shares = (kept, fixed.mean, broken.mean, 1 - first.mean - fixed.mean)
   for share, (label, colour, hatch) in zip(
     shares, style.TRANSITIONS.values(), strict=True
   ):
@@ -88,10 +88,9 @@ def _fates(axes: Axes, position: int, cells: Sequence[Cell]) -> None:
     if share >= LEAST_NAMED:
       _name_share(axes, share, left + share / 2, position)
     left += share
-  end = of(cells, 'accuracy_t2')
-  reach = [[max(0.0, end.mean - end.low)], [max(0.0, end.high - end.mean)]]
+  reach = [[end.mean - end.low], [end.high - end.mean]]
   axes.errorbar(end.mean, position, xerr=reach, fmt='none', **WHISKERS)
-  gain = words.percent(of(cells, 'delta').mean, signed=True)
+  gain = words.percent(end.mean - first.mean, signed=True)
   axes.annotate(gain, (1.02, position), va='center', annotation_clip=False)
 
 

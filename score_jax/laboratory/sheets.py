@@ -62,6 +62,24 @@ def sheets(table: ConfigDict, names: Sequence[str]) -> list[Sheet]:
       'whiskers on what is right in the end',
       True,
     ),
+    *_of_training(table),
+    Sheet(
+      'edits',
+      'How much of the text second attempts edit',
+      table.edits,
+      lambda cell: True,
+      drawings.edits,
+      _edits,
+      'whiskers',
+      False,
+    ),
+    *_of_more(table),
+  ]
+
+
+def _of_training(table: ConfigDict) -> list[Sheet]:
+  """Returns the figures over updates."""
+  return [
     Sheet(
       'accuracy',
       'Right answers in training (sampled)',
@@ -82,16 +100,12 @@ def sheets(table: ConfigDict, names: Sequence[str]) -> list[Sheet]:
       'bands',
       False,
     ),
-    Sheet(
-      'edits',
-      'How much of the text second attempts edit',
-      table.edits,
-      lambda cell: True,
-      drawings.edits,
-      _edits,
-      'whiskers',
-      False,
-    ),
+  ]
+
+
+def _of_more(table: ConfigDict) -> list[Sheet]:
+  """Returns the figures of what final models are asked beside."""
+  return [
     Sheet(
       'shift',
       'Correcting oneself, and correcting the base model',

@@ -205,3 +205,21 @@ def test_the_spread_of_samples_is_over_trained_rows_alone():
     for name, n in (('base', 0), ('score', 201), ('rise', 204))
   ]
   assert comparison.spread(found) == pytest.approx(204 / 201 - 1)
+
+
+def test_metrics_together_have_the_intervals_that_each_has_alone():
+  rng = np.random.default_rng(5)
+  values = {
+    'a': [rng.random(50) for _ in '12'],
+    'b': [rng.random(30) for _ in '12'],
+    'c': [np.where(rng.random(50) < 0.5, np.nan, 1.0) for _ in '12'],
+    'none': [np.full(50, np.nan)] * 2,
+  }
+  found = comparison.figures(values)
+  assert list(found) == list(values)
+  for name in 'abc':
+    alone = comparison.figure(values[name])
+    assert (found[name].low, found[name].high) == pytest.approx(
+      (alone.low, alone.high)
+    )
+  assert np.isnan(found['none'].mean)
