@@ -62,7 +62,12 @@ def _model() -> ConfigDict:
   c = ConfigDict()
   c.path = ''  # A checkpoint folder as on the Hugging Face hub; '' = bundled.
   c.hub = ''  # What a preset is for, as the hub names it; path is then needed.
-  c.dtype = 'float32'  # Of activations and products.
+  c.dtype = 'float32'  # Of what products read.
+  # Of what is added up between them: the residual stream, and a product on its
+  # way there. float32 halves the rounding of bfloat16, whose logits then are
+  # within what two runs of transformers differ by (docs/models.md); bfloat16
+  # halves what the layers save for the backward pass.
+  c.residual_dtype = 'float32'
   c.param_dtype = 'float32'  # Of what is trained: the policy, or its adapter.
   c.master_weights = True  # bfloat16 param_dtype: a float32 copy to add to.
   c.reference_dtype = 'float32'  # Of the frozen reference's parameters.
@@ -442,8 +447,7 @@ def check(config: ConfigDict, devices: int) -> None:
   """
   _check_numbers(config)
   _one_of('job', config.job, JOBS)
-  for name in ('dtype', 'param_dtype', 'reference_dtype'):
-    _one_of(f'model.{name}', config.model[name], DTYPES)
+  _check_dtypes(config)
   _one_of('model.remat', config.model.remat, REMAT)
   _check_lora(config)
   _one_of('task.chat', config.task.chat, CHAT)
@@ -499,6 +503,17 @@ def _check_numbers(config: ConfigDict) -> None:
       f'{config.optimizer[name]}.',
     )
   _share(config, 'method.adaptive_beta2.fraction')
+
+
+def _check_dtypes(config: ConfigDict) -> None:
+  model = config.model
+  for name in ('dtype', 'residual_dtype', 'param_dtype', 'reference_dtype'):
+    _one_of(f'model.{name}', model[name], DTYPES)
+  _refuse(
+    model.dtype == 'float32' and model.residual_dtype != 'float32',
+    f'model.residual_dtype={model.residual_dtype} is narrower than '
+    'model.dtype=float32; set it to float32, or both to bfloat16.',
+  )
 
 
 def _check_lora(config: ConfigDict) -> None:

@@ -112,8 +112,13 @@ class Sizes:
 
   @property
   def act(self) -> int:
-    """Returns the bytes of a number in activations and products."""
+    """Returns the bytes of a number that a product reads."""
     return jnp.dtype(self.setup.config.model.dtype).itemsize
+
+  @property
+  def summed(self) -> int:
+    """Returns the bytes of a number that is added up between products."""
+    return jnp.dtype(self.setup.config.model.residual_dtype).itemsize
 
   @property
   def casts(self) -> bool:
@@ -272,13 +277,14 @@ def _saved(s: Sizes) -> float:
   """Returns the bytes that one layer keeps for the backward pass."""
   c, remat = s.setup.model.config, s.setup.config.model.remat
   tokens = s.learned * s.length
-  kept = c.width  # The block's input.
+  mlp = s.tensor(c.mlp)
+  kept = c.width * s.summed  # The block's input.
   if remat != 'block':  # Whatever its products gave.
     heads = s.tensor(c.heads) + 2 * s.tensor(c.kv_heads)
-    kept += heads * c.head_dim + 2 * c.width + 2 * s.tensor(c.mlp)
-  saved = tokens * kept * s.act
+    kept += heads * c.head_dim * s.act + 2 * (c.width + mlp) * s.summed
+  saved = tokens * kept
   if remat == 'none':  # Norms in float32, the gate, and what softmax gave.
-    saved += tokens * (2 * c.width * 4 + 2 * s.tensor(c.mlp) * s.act)
+    saved += tokens * (2 * c.width * 4 + mlp * (s.summed + s.act))
     saved += s.scores(s.learned, s.length, s.length) * (1 + s.act / 4)
   return saved
 
@@ -331,14 +337,14 @@ def layers_cost(s: Sizes, tokens: float, keys: float) -> Cost:
   c = s.setup.model.config
   weights = s.layer * c.layers
   heads = s.tensor(c.heads) * c.head_dim
-  inside = 6 * c.width + 4 * heads + 4 * s.tensor(c.mlp)
+  inside = 6 * c.width * s.summed + (4 * heads + 4 * s.tensor(c.mlp)) * s.act
   scores = tokens * keys * s.tensor(c.heads) * 4
   return Cost(
     2 * tokens * weights + 4 * tokens * keys * heads * c.layers,
     weights * s.act * (2 if s.gathers else 1)
-    + c.layers * (tokens * inside * s.act + 4 * scores),
+    + c.layers * (tokens * inside + 4 * scores),
     _received(weights * s.act, s.mesh['fsdp'])
-    + _reduced(2 * c.layers * tokens * c.width * s.act, s.mesh['tensor']),
+    + _reduced(2 * c.layers * tokens * c.width * s.summed, s.mesh['tensor']),
   )
 
 

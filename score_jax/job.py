@@ -358,7 +358,11 @@ def make_model(
   """Returns the decoder that a checkpoint folder describes."""
   c = config.model
   execution = transformer.Execution(
-    dtype=c.dtype, remat=c.remat, unroll=c.unroll, mesh=mesh
+    dtype=c.dtype,
+    residual_dtype=c.residual_dtype,
+    remat=c.remat,
+    unroll=c.unroll,
+    mesh=mesh,
   )
   architecture = families.model_config(weights.read_config(folder))
   return transformer.Transformer(architecture, execution)

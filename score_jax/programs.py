@@ -108,6 +108,7 @@ def setup(
   c = config.model
   execution = transformer.Execution(
     dtype=c.dtype,
+    residual_dtype=c.residual_dtype,
     param_dtype=c.param_dtype,
     remat=c.remat,
     unroll=c.unroll,

@@ -95,6 +95,7 @@ CHOICES = {
   'model.dtype': ('float16', 'float32, bfloat16'),
   'model.param_dtype': ('bf16', 'float32, bfloat16'),
   'model.reference_dtype': ('int8', 'float32, bfloat16'),
+  'model.residual_dtype': ('float16', 'float32, bfloat16'),
   'model.remat': ('blocks', 'none, block, products'),
   'optimizer.name': ('adan', 'adam, adamw, sgd'),
   'optimizer.schedule': ('cosin', 'constant, linear, cosine'),
@@ -141,6 +142,12 @@ def test_a_misspelt_choice_is_refused_with_the_nearest_one():
 @pytest.mark.parametrize(
   ('changes', 'words'),
   [
+    _one(
+      'model.residual_dtype',
+      'bfloat16',
+      'model.residual_dtype=bfloat16 is narrower than model.dtype=float32',
+      'set it to float32',
+    ),
     _one(
       'method.kl_estimator',
       'k1_loss',

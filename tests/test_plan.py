@@ -227,6 +227,9 @@ def test_less_is_kept_the_more_is_computed_anew():
   # A block keeps its input: 2 layers, 8 rows, 21 columns, 128 float32.
   assert block == 2 * 8 * 21 * 128 * 4
   assert block < products < none
+  narrow = {'model.dtype': 'bfloat16', 'model.remat': 'block'}
+  assert kept(**narrow) == block
+  assert kept(**narrow, **{'model.residual_dtype': 'bfloat16'}) == block / 2
   assert kept(**{'train.accumulation': 2, 'model.remat': 'block'}) == block / 2
 
 

@@ -207,6 +207,7 @@ def _character(family: str, c: Mapping[str, Any]) -> dict[str, Any]:
   bias = bool(c.get('attention_bias', False))
   return {
     'norm_offset': 1.0 if gemma else 0.0,
+    'norm_rounds_first': not gemma,
     'post_norms': gemma,
     'query_key_norms': family in ('gemma3_text', 'qwen3'),
     'query_key_value_bias': bias or family == 'qwen2',

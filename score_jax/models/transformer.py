@@ -14,6 +14,7 @@ P prompts (each shared by B / P adjacent rows).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -61,6 +62,7 @@ class ModelConfig:
     int, ...
   ]  # Columns seen, the own one counted; 0 = all.
   norm_offset: float = 0.0  # 1 where the norm's weight is stored less 1.
+  norm_rounds_first: bool = False  # Before the weight is multiplied in, too.
   post_norms: bool = False  # Norms behind attention and MLP as well.
   query_key_norms: bool = False
   query_key_value_bias: bool = False
@@ -75,8 +77,9 @@ class ModelConfig:
 class Execution:
   """How the decoder runs: numbers change in rounding at most."""
 
-  dtype: str = 'float32'
+  dtype: str = 'float32'  # Of what products read.
   param_dtype: str = 'float32'
+  residual_dtype: str = 'float32'  # Of what is summed up between products.
   remat: str = 'none'  # 'none', 'products' (keeps products) or 'block'.
   unroll: bool = True  # Layers one by one, or under a scan.
   mesh: Mesh | None = None  # Activations are laid out on it.
@@ -129,6 +132,39 @@ def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
   low, high = rope.low_frequency_factor, rope.high_frequency_factor
   keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
   return (keep * base + (1 - keep) * base / rope.factor).astype(np.float32)
+
+
+def rounded(x: jax.Array, dtype: str) -> jax.Array:
+  """Returns x in its own type, each number the nearest that `dtype` has.
+
+  A cast there and back says the same, but compilers leave that out, and then
+  programs that fuse otherwise round otherwise.
+  """
+  kind = jnp.finfo(dtype)
+  return jax.lax.reduce_precision(x, kind.nexp, kind.nmant)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def wide_product(equation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Returns float32, the einsum of narrower arrays as it is summed up.
+
+  Its gradient is that of the einsum in the type of `x`, so that the products
+  of the backward pass are as narrow as those of the forward pass.
+  """
+  return jnp.einsum(equation, x, kernel, preferred_element_type=jnp.float32)
+
+
+def _wide_product_forward(equation, x, kernel):
+  return wide_product(equation, x, kernel), (x, kernel)
+
+
+def _wide_product_backward(equation, kept, cotangent):
+  x, kernel = kept
+  _, pull = jax.vjp(functools.partial(jnp.einsum, equation), x, kernel)
+  return pull(cotangent.astype(x.dtype))
+
+
+wide_product.defvjp(_wide_product_forward, _wide_product_backward)
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
@@ -247,11 +283,16 @@ class _Columns:
 
 
 class Norm(nn.Module):
-  """Root-mean-square norm over the last axis (arXiv:1910.07467)."""
+  """Root-mean-square norm over the last axis (arXiv:1910.07467).
+
+  Gemma rounds what it gives; the others round before the weight comes to it
+  as well, which no two programs may do differently and agree in bfloat16.
+  """
 
   config: ModelConfig
   execution: Execution
   axis: str = 'norm'
+  is_summed: bool = False  # Whether what it gives is added up, not multiplied.
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -265,9 +306,14 @@ class Norm(nn.Module):
     wide = x.astype(jnp.float32)
     mean = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
     wide = wide * jax.lax.rsqrt(mean + self.config.norm_eps)
+    if self.config.norm_rounds_first:
+      wide = rounded(wide, self.execution.dtype)
     scale = scale.astype(jnp.float32) + self.config.norm_offset
     axes = (1,) * (x.ndim - 1) + scale.shape
-    return (wide * scale.reshape(axes)).astype(x.dtype)
+    run = self.execution
+    return (wide * scale.reshape(axes)).astype(
+      run.residual_dtype if self.is_summed else run.dtype
+    )
 
 
 class Projection(nn.Module):
@@ -283,6 +329,7 @@ class Projection(nn.Module):
   axes: tuple[str, ...]
   inputs: int  # How many leading axes of the kernel are contracted.
   bias: bool
+  is_summed: bool = False  # Whether no product reads what it gives as it is.
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -295,15 +342,22 @@ class Projection(nn.Module):
       self.shape,
       param_dtype,
     )
-    out = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
+    dtype = x.dtype
+    if self.is_summed:
+      dtype = jnp.dtype(self.execution.residual_dtype)
+    kernel = kernel.astype(x.dtype)
+    if self.bias or dtype != x.dtype:  # Rounded once, when all is added up.
+      out = wide_product(self.equation, x, kernel)
+    else:
+      out = jnp.einsum(self.equation, x, kernel)
     if self.has_variable('params', 'lora_a'):
       out = out + self._low_rank(x)
-    if not self.bias:
-      return out
-    shape, axes = self.shape[self.inputs :], self.axes[self.inputs :]
-    zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes)
-    bias = self.param('bias', zeros, shape, param_dtype).astype(x.dtype)
-    return out + bias.reshape((1,) * (out.ndim - bias.ndim) + shape)
+    if self.bias:
+      shape, axes = self.shape[self.inputs :], self.axes[self.inputs :]
+      zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes)
+      bias = self.param('bias', zeros, shape, param_dtype).astype(x.dtype)
+      out = out + bias.reshape((1,) * (out.ndim - bias.ndim) + shape)
+    return out.astype(dtype)
 
   def _low_rank(self, x: jax.Array) -> jax.Array:
     a, b = (
@@ -369,6 +423,7 @@ class Attention(nn.Module):
       ('heads', 'head_dim', 'embed'),
       2,
       c.output_bias,
+      is_summed=True,
       name='output',
     )(out)
     return out, new
@@ -421,6 +476,7 @@ class Mlp(nn.Module):
       axes,
       1,
       self.config.mlp_bias,
+      is_summed=True,
       name=name,
     )(x)
 
@@ -428,6 +484,7 @@ class Mlp(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     gate = _activation(self.config)(self._project('gate', x, self.config.mlp))
     hidden = gate * self._project('up', x, self.config.mlp)
+    hidden = hidden.astype(self.execution.dtype)
     hidden = sharding.constrain(
       self.execution.mesh, hidden, 'batch', 'length', 'act_mlp'
     )
@@ -458,17 +515,21 @@ class Block(nn.Module):
     columns: _Columns,
     cache: tuple[KeyValue, KeyValue] | None,
   ) -> tuple[jax.Array, KeyValue]:
-    def norm(name, value):
-      return Norm(self.config, self.execution, name=name)(value)
+    def norm(name, value, is_summed=False):
+      return Norm(self.config, self.execution, is_summed=is_summed, name=name)(
+        value
+      )
 
     out, new = Attention(self.config, self.execution, name='attention')(
       norm('attention_norm', x), layer, columns, cache
     )
-    x = x + (
-      norm('post_attention_norm', out) if self.config.post_norms else out
-    )
+    if self.config.post_norms:
+      out = norm('post_attention_norm', out, is_summed=True)
+    x = x + out
     out = Mlp(self.config, self.execution, name='mlp')(norm('mlp_norm', x))
-    x = x + (norm('post_mlp_norm', out) if self.config.post_norms else out)
+    if self.config.post_norms:
+      out = norm('post_mlp_norm', out, is_summed=True)
+    x = x + out
     return sharding.constrain(
       self.execution.mesh, x, 'batch', 'length', 'act_embed'
     ), new
@@ -511,7 +572,7 @@ class Transformer(nn.Module):
       )
 
   def _init_layers(self, key: jax.Array) -> dict:
-    x = jnp.zeros((1, 1, self.config.width), self.execution.dtype)
+    x = jnp.zeros((1, 1, self.config.width), self.execution.residual_dtype)
     columns = self._columns(jnp.zeros((1, 1), jnp.int32), None)
     layer = _Layer(jnp.int32(1), jnp.int32(0))
 
@@ -555,14 +616,20 @@ class Transformer(nn.Module):
     else:
       each = tokens.shape[0] // cache.prompt_length.shape[0]
       columns = self._columns(position, jnp.repeat(cache.prompt_length, each))
-    x = jnp.take(self.embedding, tokens, axis=0).astype(self.execution.dtype)
-    x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
     x = sharding.constrain(
-      self.execution.mesh, x, 'batch', 'length', 'act_embed'
+      self.execution.mesh, self._embed(tokens), 'batch', 'length', 'act_embed'
     )
     pair = None if cache is None else (cache.prompt, cache.own)
     x, new = self._run_layers(x, columns, pair)
     return self.final_norm(x), new
+
+  def _embed(self, tokens: jax.Array) -> jax.Array:
+    """Returns the embeddings [B, T, D], scaled in the type of products."""
+    dtype = self.execution.dtype
+    rows = jnp.take(self.embedding, tokens, axis=0).astype(jnp.float32)
+    scale = jnp.asarray(self.config.embedding_scale, dtype).astype(jnp.float32)
+    scaled = rounded(rounded(rows, dtype) * scale, dtype)
+    return scaled.astype(self.execution.residual_dtype)
 
   def _run_layers(self, x, columns, cache):
     far = jnp.iinfo(jnp.int32).max

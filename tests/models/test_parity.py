@@ -67,7 +67,7 @@ def off(one, other):
 
 
 @pytest.mark.parametrize('case', FAMILIES)
-def test_in_bfloat16_logits_are_as_near_to_float32_as_those_of_transformers(
+def test_in_bfloat16_logits_are_nearer_to_float32_than_those_of_transformers(
   checkpoint, case
 ):
   theirs, folder = checkpoint(case, 'bfloat16')
@@ -77,18 +77,21 @@ def test_in_bfloat16_logits_are_as_near_to_float32_as_those_of_transformers(
   found = np.asarray(logits(model, params, tokens))[mask]
   exact = Transformer(model.config, Execution())
   exact = np.asarray(logits(exact, params_in(params, 'float32'), tokens))[mask]
-  # Usually it is nearer, for scores and norms are rounded less often here.
-  assert off(found, exact) <= 1.2 * off(rounded, exact)
+  # Less is rounded here: sums and gates once, scores and angles never.
+  assert off(found, exact) <= 0.9 * off(rounded, exact)
 
 
 @pytest.mark.parametrize('case', FAMILIES)
-def test_in_bfloat16_logits_differ_as_two_runs_of_transformers_do(
-  checkpoint, case
+@pytest.mark.parametrize(
+  ('residual', 'most'), [('float32', 1.0), ('bfloat16', 1.15)]
+)
+def test_in_bfloat16_logits_differ_no_more_than_two_runs_of_transformers_do(
+  checkpoint, case, residual, most
 ):
   """Its own two runs: rows as they are, and behind eight columns of padding.
 
-  They share most of their roundings, and ours shares fewer with either, so a
-  third more is allowed.
+  A narrow residual stream rounds about as often as transformers does, but not
+  at the very same places, so up to a seventh more is allowed there.
   """
   theirs, folder = checkpoint(case, 'bfloat16')
   tokens, _ = some_tokens(rows=8)
@@ -97,10 +100,11 @@ def test_in_bfloat16_logits_differ_as_two_runs_of_transformers_do(
   padded = np.concatenate([gap, tokens], axis=1)
   one = tiny_checkpoints.logits(theirs, tokens)
   other = tiny_checkpoints.logits(theirs, padded, mask)[:, 8:]
-  found = np.asarray(logits(*ours(folder, 'bfloat16'), tokens))
+  model = ours(folder, 'bfloat16', residual_dtype=residual)
+  found = np.asarray(logits(*model, tokens))
   assert off(one, other) > 0
   for each in (one, other):
-    assert off(found, each) <= 4 / 3 * off(one, other)
+    assert off(found, each) <= most * off(one, other)
 
 
 def params_in(params, dtype):

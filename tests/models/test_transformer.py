@@ -282,6 +282,74 @@ def test_in_bfloat16_hidden_states_are_narrow_and_logits_wide():
   assert logits.dtype == jnp.float32
 
 
+def test_a_wide_product_is_not_rounded_and_its_gradient_is_the_narrow_ones():
+  draw = np.random.default_rng(0).normal
+  x, kernel, weight = (
+    jnp.asarray(draw(size=shape), jnp.bfloat16)
+    for shape in ((3, 40), (40, 5), (3, 5))
+  )
+  found = transformer.wide_product('IJ,JK->IK', x, kernel)
+  expected = np.asarray(x, float) @ np.asarray(kernel, float)
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+  def gradient(product):
+    def loss(x, kernel):
+      return jnp.sum(product('IJ,JK->IK', x, kernel) * weight)
+
+    return jax.grad(loss, (0, 1))(x, kernel)
+
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    gradient(transformer.wide_product),
+    gradient(jnp.einsum),
+  )
+
+
+def test_what_is_rounded_stays_so_in_a_compiled_program():
+  x = jnp.asarray([1 + 2**-9, 1 + 2**-7, -3.0], jnp.float32)
+  found = jax.jit(transformer.rounded, static_argnums=1)(x, 'bfloat16')
+  assert found.dtype == jnp.float32
+  np.testing.assert_array_equal(found, [1, 1 + 2**-7, -3])
+  np.testing.assert_array_equal(transformer.rounded(x, 'float32'), x)
+
+
+@pytest.mark.parametrize('residual', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('remat', ['products', 'block'])
+def test_in_bfloat16_what_is_computed_anew_changes_no_gradient(remat, residual):
+  found, expected = (
+    bfloat16_gradient(residual, remat=each, unroll=False)
+    for each in (remat, 'none')
+  )
+  for each, wanted in zip(
+    *map(jax.tree.leaves, (found, expected)), strict=True
+  ):
+    assert each.dtype == jnp.bfloat16
+    size = np.abs(np.asarray(wanted, np.float32)).max()
+    np.testing.assert_allclose(
+      np.asarray(each, np.float32),
+      np.asarray(wanted, np.float32),
+      atol=0.02 * size,
+    )
+
+
+def bfloat16_gradient(residual, **execution):
+  """Returns the gradient of a sum of logits, all narrow but the stream."""
+  model = tiny.transformer(
+    tiny.RICH,
+    dtype='bfloat16',
+    param_dtype='bfloat16',
+    residual_dtype=residual,
+    **execution,
+  )
+  params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params_of(model))
+
+  def loss(params):
+    return jnp.mean(jnp.sin(tiny.logits_of(model, params, some_tokens())))
+
+  return jax.jit(jax.grad(loss))(params)
+
+
 def test_the_norm_divides_by_the_root_mean_square():
   norm = transformer.Norm(
     dataclasses.replace(tiny.PLAIN, norm_offset=1.0, norm_eps=0.5),
