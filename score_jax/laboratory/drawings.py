@@ -24,7 +24,7 @@ Cells = Mapping[str, Sequence[Cell]]
 WHISKERS = {'ecolor': style.INK, 'elinewidth': 1.1, 'capsize': 2.5}
 BINS = np.arange(22) / 20 - 1 / 40  # Edges around 0, 0.05, ..., 1.
 SAME = -0.2  # Where the bar of unchanged texts stands, left of 0.
-NAME_WIDTH = 26  # Characters of a line.
+NAME_WIDTH = 28  # Characters of a line.
 LEAST_NAMED = 0.08  # A share that its number fits into.
 SIDES = {
   'own': ('behind its own first attempts', style.BLUE, ''),
