@@ -45,8 +45,10 @@ SMALL = {
 TIMEOUT = 300
 # Programs are run so few times here that compiling them well does not pay.
 FLAGS = '--xla_backend_optimization_level=0'
+# Not this file: the process that imports them has not the tests' folder on its
+# path, but may have a folder runs/, which make demo leaves, in its place.
 IMPORTED = (
-  'runs',
+  'score_jax.main',
   'seqio',
   'transformers.models.auto.tokenization_auto',
   'score_jax.run',
