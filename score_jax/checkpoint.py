@@ -236,14 +236,29 @@ def restore_params(
 ) -> tuple[Any, Any]:
   """Returns the parameters and meta of the first whole step of several.
 
-  Reads nothing but the parameters, and changes nothing in the folder: it may
-  be called while another program trains.
+  As `restore_part`, of which it reads the parameters, all there are.
+  """
+  state, meta = restore_part(folder, candidates, {'params': target}, report)
+  return state['params'], meta
+
+
+def restore_part(
+  folder: pathlib.Path,
+  candidates: Iterable[int],
+  target: Mapping[str, Any],
+  report: Callable[[str], None],
+) -> tuple[Any, Any]:
+  """Returns a part of the state, and meta, of the first whole step of several.
+
+  Reads nothing else, and changes nothing in the folder: it may be called while
+  another program trains.
 
   Args:
     folder: of a stage.
     candidates: steps in order of preference, as `best_first` returns them.
-    target: the parameters as arrays or `ShapeDtypeStruct`s, with the
-      shardings that they shall have.
+    target: {'params': tree} or {another field of the state: a part of its
+      tree}, of arrays or `ShapeDtypeStruct`s, with the shardings that they
+      shall have. Of the parameters it names all or none.
     report: called with one line for each damaged checkpoint.
 
   Raises:
@@ -252,12 +267,12 @@ def restore_params(
   """
   _quieten_orbax()
   candidates = list(candidates)
+  items = [item for item, wanted in _items(_named(target)).items() if wanted]
   for step in candidates:
     path = folder.absolute() / str(step)
-    fault = _agreed_fault(path, ('params', 'meta'))
+    fault = _agreed_fault(path, (*items, 'meta'))
     if not fault:
-      state, meta = _read(path, {'params': target})
-      return state['params'], meta
+      return _read(path, target, whole='rest' not in items)
     if jax.process_index() == 0:
       report(f'The checkpoint {path} is damaged, and passed over: {fault}.')
   raise CheckpointError(
@@ -372,12 +387,20 @@ def _items(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   return items
 
 
-def _read(path: pathlib.Path, target: Any) -> tuple[Any, Any]:
-  """Returns (a tree like the target, meta) from a step known to be whole."""
+def _read(
+  path: pathlib.Path, target: Any, whole: bool = True
+) -> tuple[Any, Any]:
+  """Returns (a tree like the target, meta) from a step known to be whole.
+
+  Args:
+    path: of the step.
+    target: what to read.
+    whole: whether it has to name all that was written, item by item.
+  """
   named = _named(target)
   items = {item: wanted for item, wanted in _items(named).items() if wanted}
   for item, wanted in items.items():
-    _check_fits(path / item, wanted)
+    _check_fits(path / item, wanted, whole)
   leaves = {}
   for item, wanted in items.items():
     leaves |= _read_item(path / item, wanted)
@@ -397,16 +420,24 @@ def _read_item(path: pathlib.Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
     for name, leaf in wanted.items()
   }
-  with ocp.StandardCheckpointer() as checkpointer:
-    return checkpointer.restore(path, abstract)
+  how = ocp.args.PyTreeRestore(
+    item=abstract,
+    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+    partial_restore=True,  # `_check_fits` says what may be left out.
+  )
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    return checkpointer.restore(path, args=how)
 
 
-def _check_fits(path: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+def _check_fits(
+  path: pathlib.Path, wanted: Mapping[str, Any], whole: bool
+) -> None:
   """Refuses what Orbax would cast in silence, or name less clearly."""
   saved = dict(ocp.StandardCheckpointHandler().metadata(path))
+  names = saved.keys() | wanted.keys() if whole else wanted.keys()
   pairs = {
     name: (_describe(saved.get(name)), _describe(wanted.get(name)))
-    for name in sorted(saved.keys() | wanted.keys())
+    for name in sorted(names)
   }
   wrong = [
     f'{name} is {there} there and {here} here'

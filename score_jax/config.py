@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -293,6 +294,23 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     else:
       flat[prefix + name] = value
   return flat
+
+
+def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the settings of a run, from what its config.json holds.
+
+  What is newer than the run stands at its default, as the run was made.
+  """
+  return _laid_over(json.loads(default().to_json()), saved)
+
+
+def _laid_over(under: dict[str, Any], over: Mapping[str, Any]) -> dict:
+  both = {
+    name: _laid_over(under[name], value)
+    for name, value in over.items()
+    if isinstance(value, Mapping) and isinstance(under.get(name), Mapping)
+  }
+  return {**under, **over, **both}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

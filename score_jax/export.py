@@ -49,7 +49,7 @@ def export(
   path = workdir / 'config.json'
   if not path.exists():
     raise ConfigError(f'--workdir={workdir} holds no run (no config.json).')
-  config = ConfigDict(files.read_json(path))
+  config = ConfigDict(config_lib.completed(files.read_json(path)))
   chosen = job.adapter(config)
   if adapter and chosen is None:
     raise ConfigError(

@@ -124,6 +124,7 @@ class ImitationRound:
   def _collect(self, params: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns the rows of the round, and keeps them for who resumes it."""
     job, plan = self.job, self.plan
+    params = phase.as_trained(job, params)  # It may start from masters.
     found: list[Trace] = []
     total = dict.fromkeys(phase.SAMPLED, 0)
     for batch in range(self._batches()):

@@ -473,7 +473,8 @@ def is_claimed(config: ConfigDict, workdir: pathlib.Path) -> bool:
   if not path.exists():
     return False
   try:
-    old = config_lib.flatten(files.read_json(path))
+    saved = files.read_json(path)
+    old = config_lib.flatten(config_lib.completed(saved))
   except (ValueError, AttributeError) as error:
     raise ConfigError(
       f'{path} is damaged, so nothing says whose work is there; restore it, or '
@@ -483,10 +484,17 @@ def is_claimed(config: ConfigDict, workdir: pathlib.Path) -> bool:
   for name in sorted(old.keys() | new.keys()):
     if name.startswith(FREE) or old.get(name) == new.get(name):
       continue
+    if name not in new:
+      raise ConfigError(
+        f'{workdir} holds a run with {name}={old[name]!r}, which is no setting '
+        'any more; go on with the version that made it, or give another '
+        '--workdir.'
+      )
+    older = name not in config_lib.flatten(saved)
     raise ConfigError(
-      f'{name}={new.get(name)!r}, but {workdir} holds a run with '
-      f'{old.get(name)!r}; give another --workdir (make demo: WORKDIR=DIR), or '
-      'set it back.'
+      f'{name}={new[name]!r}, but {workdir} holds a run with {old[name]!r}'
+      f'{" (it is older than the setting)" if older else ""}; give another '
+      '--workdir (make demo: WORKDIR=DIR), or set it back.'
     )
   return True
 

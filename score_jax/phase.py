@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from typing import Any
@@ -62,22 +63,38 @@ def new_state(
   Args:
     job: what all phases share.
     optimizer: of the phase.
-    params: what the phase starts from.
+    params: what the phase starts from; masters are kept as precise as these.
     averages: see `learner.init_state`.
   """
-  params = jax.tree.map(
-    lambda x, like: jnp.array(x, like.dtype, copy=True),
-    params,
-    job.policy_like(),
-  )
-  make = functools.partial(
-    learner.init_state,
-    optimizer=optimizer,
-    beta2=job.config.method.beta2,
-    averages=averages,
-  )
+
+  def make(params):
+    params = jax.tree.map(jnp.copy, params)  # Else a state may be its start.
+    state = learner.init_state(
+      params, optimizer, job.config.method.beta2, averages
+    )
+    return dataclasses.replace(state, params=as_trained(job, params))
+
   places = _places(job, optimizer, jax.eval_shape(make, params))
   return jax.jit(make, out_shardings=places)(params)
+
+
+def as_trained(job: Job, params: Any) -> Any:
+  """Returns parameters in the type that is trained, rounded if need be."""
+  return jax.tree.map(
+    lambda x, like: x.astype(like.dtype), params, job.policy_like()
+  )
+
+
+def masters_like(job: Job) -> Any:
+  """Returns shapes and layout of the masters in a state; None without them."""
+  model = job.config.model
+  if model.param_dtype == 'float32' or not model.master_weights:
+    return None
+  master = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding),
+    job.policy_like(),
+  )
+  return {'opt_state': {'master': master}}
 
 
 def abstract_state(

@@ -227,7 +227,7 @@ def _start(job: Job, plan: Phase, before: list[Phase]) -> Any:
   if not before:
     say(f'{plan.name} starts from the base model')
     return job.start()
-  params, step = train.best_params(job, before[-1].name)
+  params, step = train.start_params(job, before[-1].name)
   say(
     f'{plan.name} starts from the best checkpoint of {before[-1].name}, '
     f'step {step}'

@@ -59,6 +59,22 @@ def best_params(job: Job, name: str) -> tuple[Any, int]:
   return params, meta['step']
 
 
+def start_params(job: Job, name: str) -> tuple[Any, int]:
+  """Returns what the stage behind another starts from, and which step it was.
+
+  These are the parameters of its best checkpoint, as float32 masters where it
+  has any: rounded ones would lose the changes that masters are kept for.
+  """
+  like = phase.masters_like(job)
+  if like is None:
+    return best_params(job, name)
+  where = folder(job, name)
+  state, meta = checkpoint.restore_part(
+    where, checkpoint.best_first(where), like, say
+  )
+  return state['opt_state']['master'], meta['step']
+
+
 class _Stage:
   """One stage under way: its programs, its state, and one step of it."""
 

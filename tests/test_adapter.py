@@ -13,7 +13,7 @@ import pytest
 import runs as small
 import tiny
 
-from score_jax import checkpoint, learner, sampler, sharding
+from score_jax import checkpoint, export, files, learner, sampler, sharding
 from score_jax.learner import Batch
 from score_jax.models import lora, weights
 from score_jax.models.lora import Lora
@@ -316,3 +316,11 @@ def test_a_run_of_both_stages_says_and_saves_what_it_trains(
   metrics = small.rows(workdir / 'metrics.jsonl')
   assert max(row['logp_gap_max'] for row in metrics) < 1e-4
   assert metrics[-1]['kl_t1'] != 0
+  # A run that is older than a setting is exported all the same.
+  config = files.read_json(workdir / 'config.json')
+  del config['model']['residual_dtype'], config['model']['lora']['dropout']
+  files.write_json(workdir / 'config.json', config)
+  out = workdir / 'out'
+  export.export(workdir, out, 'stage1', '', adapter=True)
+  described = files.read_json(out / 'adapter_config.json')
+  assert (described['r'], described['lora_dropout']) == (4, 0.0)

@@ -184,6 +184,25 @@ def test_the_parameters_of_the_best_step_are_read_alone(saved):
   assert checkpoint.newest_step(saved) == 30
 
 
+def test_a_part_of_the_state_is_read_alone_if_it_fits(saved):
+  shutil.rmtree(saved / '20' / 'params')
+  mu = _state(20).opt_state[0].mu
+  target = _target({'opt_state': {'0': {'mu': mu}}}, (1, 1, 1))
+  state, meta = checkpoint.restore_part(saved, [20], target, pytest.fail)
+  _assert_same_bits(state['opt_state']['0']['mu'], mu)
+  assert meta == {'step': 20}
+  narrow = {'embed': mu['embed'].astype(jnp.bfloat16)}
+  target = _target({'opt_state': {'0': {'mu': narrow}}})
+  with pytest.raises(checkpoint.CheckpointError, match=r'0/mu/embed is float3'):
+    checkpoint.restore_part(saved, [20], target, pytest.fail)
+  file = _largest_file(saved / '20' / 'rest')
+  file.write_bytes(file.read_bytes()[:-1])
+  messages = []
+  with pytest.raises(checkpoint.CheckpointError, match='no whole checkpoint'):
+    checkpoint.restore_part(saved, [20], target, messages.append)
+  assert f'{saved / "20"} is damaged' in messages[0]
+
+
 def test_a_reader_passes_over_a_damaged_best_and_changes_nothing(saved):
   _largest_file(saved / '20' / 'params').write_bytes(b'')
   before = sorted(saved.rglob('*'))

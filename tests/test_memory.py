@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 import tiny
+from flax.traverse_util import flatten_dict
 
-from score_jax import learner, sampler, sharding
+from score_jax import checkpoint, job, learner, sampler, sharding
 from score_jax.learner import Batch
-from score_jax.models import weights
+from score_jax.models import families, transformer, weights
 
 TINY = 1e-4  # Beside 1, less than the 1/256 by which bfloat16 counts there.
 
@@ -147,6 +149,76 @@ def test_a_narrow_policy_learns_what_a_wide_one_learns_within_rounding():
     np.testing.assert_allclose(
       each - before, wanted - before, atol=0.01 * change + 1e-6
     )
+
+
+RATE = 1e-6  # So that a step moves no parameter by more.
+
+
+def masters_of(workdir, stage, step):
+  """Returns {name: float32 array}, the masters of a checkpoint."""
+  folder = workdir / 'checkpoints' / stage
+  saved = ocp.StandardCheckpointHandler().metadata(folder / str(step) / 'rest')
+  alone = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  start = 'opt_state/master/'
+  like = {
+    name.removeprefix(start): jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=alone
+    )
+    for name, leaf in dict(saved).items()
+    if name.startswith(start)
+  }
+  target = {'opt_state': {'master': like}}
+  state, _ = checkpoint.restore_part(folder, [step], target, pytest.fail)
+  return {k: np.asarray(x) for k, x in state['opt_state']['master'].items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['score', 'star_d_plus'])
+def test_a_stage_starts_from_the_masters_of_the_one_before(
+  runs, tmp_path, method
+):
+  runs.finish(
+    tmp_path / 'run',
+    method__name=method,
+    method__rounds=2,
+    model__param_dtype='bfloat16',
+    optimizer__name='sgd',
+    optimizer__learning_rate=RATE,
+    train__stage1_steps=2,
+    train__stage2_steps=2,
+    checkpoint__every=1,
+    checkpoint__keep=2,
+    eval__every=0,
+    log__report=False,
+  )
+  folder = tmp_path / 'run' / 'checkpoints'
+  stages = sorted(path.name for path in folder.iterdir())
+  assert len(stages) == 2
+  base = read_base()
+  for before, stage in zip(['base', *stages], stages, strict=False):
+    start = base
+    if before != 'base':
+      best = checkpoint.best_step(folder / before)
+      start = masters_of(tmp_path / 'run', before, best)
+    after = masters_of(tmp_path / 'run', stage, 1)
+    assert after.keys() == start.keys()
+    moved, lost = 0.0, 0.0
+    for name, x in start.items():
+      rounded = np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32)
+      moved = max(moved, np.abs(after[name] - x).max())
+      lost = max(lost, np.abs(rounded - x).max())
+    assert 0 < moved <= 1.1 * RATE
+    assert lost > 100 * RATE
+
+
+def read_base():
+  """Returns {name: float32 array} of the bundled model."""
+  hf = weights.read_config(job.BUNDLED)
+  model = transformer.Transformer(
+    families.model_config(hf), transformer.Execution()
+  )
+  flat = flatten_dict(weights.load(job.BUNDLED, weights.target(model)))
+  return {'/'.join(path): np.asarray(x) for path, x in flat.items()}
 
 
 @pytest.mark.parametrize('unroll', [True, False])
