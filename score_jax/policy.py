@@ -52,13 +52,18 @@ def log_probabilities(logits: jax.Array, policy: Policy) -> jax.Array:
     policy: a temperature of 0 is scored as 1, for a greedy draw has no
       distribution to speak of.
   """
+  return jax.nn.log_softmax(_scores(logits, policy), axis=-1)
+
+
+def _scores(logits: jax.Array, policy: Policy) -> jax.Array:
+  """Returns float32[..., V], scaled logits, -inf off the policy's support."""
   scaled = logits / policy.temperature if policy.temperature else logits
   if policy.top_k:
     lowest = jax.lax.top_k(scaled, policy.top_k)[0][..., -1:]
     scaled = jnp.where(scaled >= lowest, scaled, -jnp.inf)
   if policy.top_p < 1:
     scaled = jnp.where(_nucleus(scaled, policy.top_p), scaled, -jnp.inf)
-  return jax.nn.log_softmax(scaled, axis=-1)
+  return scaled
 
 
 def _nucleus(logits: jax.Array, top_p: float) -> jax.Array:
@@ -77,25 +82,66 @@ def draw(
   """Returns a token per row, int32[B], and its log-probability, float32[B].
 
   Draws by inverting the distribution function: one uniform number per row
-  instead of one noise number per row and token.
+  instead of one noise number per row and token. It is inverted in two steps,
+  first which block of the vocabulary and then which of its tokens, so that
+  nothing as large as the logits is made beside them.
 
   Args:
     logits: float32[B, V].
     uniform: float32[B] in [0, 1).
     policy: greedy where its temperature is 0.
   """
-  logp = log_probabilities(logits, policy)
+  # Read several times: without the barrier XLA may compute them as often.
+  scores = jax.lax.optimization_barrier(_scores(logits, policy))
+  highest = jnp.max(scores, axis=-1, keepdims=True)
+  blocks = scores.reshape(scores.shape[0], -1, _block(scores.shape[1]))
+  mass = jnp.sum(jnp.exp(blocks - highest[..., None]), axis=-1)
   if policy.temperature:
-    chance = jnp.exp(logp)
-    # Sums of a long vocabulary round, and need not even rise: only tokens of
-    # the support can be reached, and the highest sum always is.
-    mass = jnp.where(chance > 0, jnp.cumsum(chance, axis=-1), 0.0)
-    top = jnp.max(mass, axis=-1, keepdims=True)
-    reached = (mass > uniform[:, None] * top) | (mass == top)
-    token = jnp.argmax(reached, axis=-1).astype(jnp.int32)
+    reach, top = _reach(mass)
+    block = _first_beyond(reach, uniform[:, None] * top)
+    before = jnp.take_along_axis(reach - mass, block, axis=-1)
+    rest = uniform[:, None] * top - before
+    inside = jnp.take_along_axis(blocks, block[..., None], axis=1)[:, 0]
+    reach, _ = _reach(jnp.exp(inside - highest))
+    place = _first_beyond(reach, rest)
+    token = (block * inside.shape[-1] + place)[:, 0].astype(jnp.int32)
   else:
-    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-  return token, jnp.take_along_axis(logp, token[:, None], axis=-1)[:, 0]
+    token = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+  score = jnp.take_along_axis(scores, token[:, None], axis=-1)
+  total = jnp.sum(mass, axis=-1, keepdims=True)
+  return token, (score - highest - jnp.log(total))[:, 0]
+
+
+def _block(vocabulary: int) -> int:
+  """Returns how many tokens are a block: a divisor near the root, at most it.
+
+  One that leaves a multiple of 16 blocks where there is one, so that a mesh
+  that splits the vocabulary splits the blocks.
+  """
+  root = math.isqrt(vocabulary)
+  sizes = [n for n in range(root, 0, -1) if vocabulary % n == 0]
+  even = [n for n in sizes if vocabulary // n % 16 == 0]
+  return (even or sizes)[0]
+
+
+def _reach(mass: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns float32[B, N], running sums of mass, and the highest, [B, 1].
+
+  Long sums round, and need not even rise: what has no mass reaches nothing,
+  so that it cannot be drawn, and the highest always is.
+  """
+  reach = jnp.where(mass > 0, jnp.cumsum(mass, axis=-1), 0.0)
+  return reach, jnp.max(reach, axis=-1, keepdims=True)
+
+
+def _first_beyond(reach: jax.Array, level: jax.Array) -> jax.Array:
+  """Returns int32[B, 1], the first place of [B, N] that is beyond a level.
+
+  Rounding may leave the level below 0, which what has no mass is not beyond.
+  """
+  top = jnp.max(reach, axis=-1, keepdims=True)
+  beyond = (reach > jnp.maximum(level, 0.0)) | (reach == top)
+  return jnp.argmax(beyond, axis=-1, keepdims=True)
 
 
 def token_logp(

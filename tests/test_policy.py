@@ -78,6 +78,27 @@ def test_rounding_never_moves_a_draw_off_the_support(of):
   assert jnp.all(jnp.isfinite(drawn))
 
 
+@pytest.mark.parametrize('vocabulary', [1, 7, 30, 144, 1000])
+def test_a_draw_of_any_vocabulary_is_the_first_token_that_is_reached(
+  vocabulary,
+):
+  draws = np.random.default_rng(vocabulary)
+  logits = draws.normal(size=(40, vocabulary)).astype(np.float32)
+  uniform = draws.uniform(size=40).astype(np.float32)
+  found, logp = draw(jnp.asarray(logits), jnp.asarray(uniform), Policy())
+  chance = np.exp(logits.astype(np.float64))
+  chance /= chance.sum(axis=1, keepdims=True)
+  expected = (chance.cumsum(axis=1) > uniform[:, None]).argmax(axis=1)
+  np.testing.assert_array_equal(found, expected)
+  chosen = np.take_along_axis(chance, expected[:, None], axis=1)[:, 0]
+  np.testing.assert_allclose(logp, np.log(chosen), atol=1e-5)
+
+
+def test_blocks_of_real_vocabularies_can_be_split_by_a_mesh():
+  found = {v: policy._block(v) for v in (32_000, 128_256, 151_936, 256_000)}
+  assert found == {32_000: 125, 128_256: 334, 151_936: 8, 256_000: 500}
+
+
 def test_draws_are_as_frequent_as_their_chances():
   uniform = jax.random.uniform(jax.random.key(0), (10_000,))
   token, _ = draw(jnp.repeat(LOGITS, 10_000, axis=0), uniform, Policy())

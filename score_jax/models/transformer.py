@@ -89,10 +89,15 @@ class Execution:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KeyValue:
-  """Keys and values of one layer, or of all with a leading [L]."""
+  """Keys and values of one layer, or of all with a leading [L].
 
-  key: jax.Array  # [B, S, K, H].
-  value: jax.Array  # [B, S, K, H].
+  Laid out for the products of decoding: heads first, and the keys' columns
+  last, so that a step reads them as they lie (three to five times as fast on
+  a CPU as [B, S, K, H], which each step would transpose).
+  """
+
+  key: jax.Array  # [B, K, H, S].
+  value: jax.Array  # [B, K, S, H].
 
 
 @jax.tree_util.register_dataclass
@@ -103,8 +108,8 @@ class Cache:
   Slot `s` of a row's own part holds column `prompt_length + s`.
   """
 
-  prompt: tuple[KeyValue, ...] | KeyValue  # Per layer [P, S, K, H], or stacked.
-  own: tuple[KeyValue, ...] | KeyValue  # Per layer [B, S, K, H], or stacked.
+  prompt: tuple[KeyValue, ...] | KeyValue  # Per layer of P rows, or stacked.
+  own: tuple[KeyValue, ...] | KeyValue  # Per layer of B rows, or stacked.
   prompt_length: jax.Array  # int32[P].
 
 
@@ -185,7 +190,7 @@ def _scores(
 ) -> jax.Array:
   """Returns float32[B, K, G, T, S]; query is [B, T, K, G, H], mask [B, T, S]."""
   scores = jnp.einsum(
-    'BTKGH,BSKH->BKGTS', query, key, preferred_element_type=jnp.float32
+    'BTKGH,BKHS->BKGTS', query, key, preferred_element_type=jnp.float32
   )
   scores = softcap(scores * config.query_scale, config.attention_softcap)
   return jnp.where(mask[:, None, None], scores, NEGATIVE)
@@ -202,12 +207,12 @@ def attend(
   Args:
     config: scale and soft cap.
     query: [B, T, K, G, H].
-    part: keys and values [B, S, K, H].
+    part: keys and values of B rows.
     mask: bool[1 or B, T, S], true where a key is seen.
   """
   scores = _scores(config, query, part.key, mask)
   weights = jax.nn.softmax(scores, axis=-1).astype(part.value.dtype)
-  return jnp.einsum('BKGTS,BSKH->BTKGH', weights, part.value)
+  return jnp.einsum('BKGTS,BKSH->BTKGH', weights, part.value)
 
 
 def attend_parts(
@@ -241,25 +246,34 @@ def _part_sums(
 
   Shapes: float32[B, T, K, G] twice, then float32[B, T, K, G, H].
   """
-  batch, time, *heads = query.shape
+  batch, time, heads, queries = query.shape[:-1]
   prompts = part.key.shape[0]
-  grouped = query.reshape(prompts, batch // prompts * time, *heads)
-  mask = mask.reshape(prompts, batch // prompts * time, mask.shape[-1])
-  scores = _scores(config, grouped, part.key, mask)
-  highest = jnp.max(scores, axis=-1)
-  weights = jnp.exp(scores - highest[..., None])
-  value = jnp.einsum(
-    'BKGTS,BSKH->BTKGH',
+  each = batch // prompts * time  # Columns that share a part.
+
+  def together(x):  # [B, T, K, G, H] -> [P, K, all queries of a key, H].
+    x = jnp.moveaxis(x.reshape(prompts, each, heads, queries, -1), 2, 1)
+    return x.reshape(prompts, heads, each * queries, -1)
+
+  def apart(x):  # The way back.
+    x = jnp.moveaxis(x.reshape(prompts, heads, each, queries, -1), 1, 2)
+    return x.reshape(batch, time, heads, queries, -1)
+
+  scores = jnp.matmul(
+    together(query), part.key, preferred_element_type=jnp.float32
+  )
+  scores = softcap(scores * config.query_scale, config.attention_softcap)
+  mask = mask.reshape(prompts, each, mask.shape[-1])
+  mask = jnp.repeat(mask, queries, axis=1)[:, None]
+  scores = jnp.where(mask, scores, NEGATIVE)
+  highest = jnp.max(scores, axis=-1, keepdims=True)
+  weights = jnp.exp(scores - highest)
+  value = jnp.matmul(
     weights.astype(part.value.dtype),
     part.value,
     preferred_element_type=jnp.float32,
   )
-  shape = (batch, time, *heads[:2])
-  highest, total = (
-    jnp.moveaxis(x, 3, 1).reshape(shape)
-    for x in (highest, jnp.sum(weights, axis=-1))
-  )
-  return highest, total, value.reshape(query.shape)
+  total = jnp.sum(weights, axis=-1, keepdims=True)
+  return apart(highest)[..., 0], apart(total)[..., 0], apart(value)
 
 
 @jax.tree_util.register_dataclass
@@ -410,7 +424,7 @@ class Attention(nn.Module):
       self.execution.mesh, query, 'batch', 'length', 'act_heads', 'head_dim'
     )
     query = query.reshape(*x.shape[:2], c.kv_heads, -1, c.head_dim)
-    new = KeyValue(key, value)
+    new = KeyValue(jnp.moveaxis(key, 1, 3), jnp.moveaxis(value, 1, 2))
     if cache is None:
       out = attend(c, query, new, _whole_mask(columns.position, layer.window))
     else:
@@ -449,13 +463,17 @@ def _attend_cached(
   slot = position - start[:, None]
   row = jnp.arange(slot.shape[0])[:, None]
   own = KeyValue(
-    own.key.at[row, slot].set(new.key.astype(own.key.dtype)),
-    own.value.at[row, slot].set(new.value.astype(own.value.dtype)),
+    own.key.at[row, :, :, slot].set(
+      jnp.moveaxis(new.key, 3, 1).astype(own.key.dtype)
+    ),
+    own.value.at[row, :, slot].set(
+      jnp.moveaxis(new.value, 2, 1).astype(own.value.dtype)
+    ),
   )
-  column = jnp.arange(prompt.key.shape[1])[None, None]
+  column = jnp.arange(prompt.key.shape[-1])[None, None]
   near = position[:, :, None] - column < layer.window
   seen_prompt = (column < start[:, None, None]) & near
-  distance = slot[:, :, None] - jnp.arange(own.key.shape[1])[None, None]
+  distance = slot[:, :, None] - jnp.arange(own.key.shape[-1])[None, None]
   seen_own = (distance >= 0) & (distance < layer.window)
   parts = ((prompt, seen_prompt), (own, seen_own))
   return attend_parts(config, query, parts), own
@@ -703,17 +721,27 @@ def _rematerialized(config: ModelConfig, execution: Execution):
 def empty_cache(
   config: ModelConfig, execution: Execution, rows: int, slots: int
 ) -> tuple[KeyValue, ...] | KeyValue:
-  """Returns the own part of a cache, all zeros: [rows, slots, K, H] a layer."""
-  layers = config.layers
-  shape = (rows, slots, config.kv_heads, config.head_dim)
-  axes = ('batch', 'length', 'kv_heads', 'head_dim')
-  if not execution.unroll:
-    shape, axes = (layers, *shape), ('layers', *axes)
+  """Returns the own part of a cache, all zeros, with `slots` columns."""
+  sizes = {
+    'layers': config.layers,
+    'batch': rows,
+    'kv_heads': config.kv_heads,
+    'head_dim': config.head_dim,
+    'length': slots,
+  }
+  stacked = () if execution.unroll else ('layers',)
 
-  def zeros():
-    empty = jnp.zeros(shape, execution.dtype)
+  def zeros(*axes):
+    axes = stacked + axes
+    empty = jnp.zeros([sizes[axis] for axis in axes], execution.dtype)
     return sharding.constrain(execution.mesh, empty, *axes)
 
+  def layer():
+    return KeyValue(
+      zeros('batch', 'kv_heads', 'head_dim', 'length'),
+      zeros('batch', 'kv_heads', 'length', 'head_dim'),
+    )
+
   if not execution.unroll:
-    return KeyValue(zeros(), zeros())
-  return tuple(KeyValue(zeros(), zeros()) for _ in range(layers))
+    return layer()
+  return tuple(layer() for _ in range(config.layers))

@@ -166,7 +166,8 @@ def some_heads(rows, columns, *heads):
 def attention():
   """A query of two columns, 5 keys, and a mask that lets each see some."""
   query = some_heads(2, 2, 2, 3)
-  keys = KeyValue(some_heads(2, 5, 2), some_heads(2, 5, 2) * 2)
+  heads = some_heads(2, 5, 2)
+  keys = KeyValue(jnp.moveaxis(heads, 1, 3), jnp.moveaxis(heads * 2, 1, 2))
   mask = np.random.default_rng(2).random((2, 2, 5)) < 0.6
   mask[..., 0] = True
   return query, keys, jnp.asarray(mask)
@@ -176,9 +177,9 @@ def test_attention_is_a_softmax_over_the_keys_that_are_seen(attention):
   query, keys, mask = attention
   found = jax.jit(functools.partial(transformer.attend, tiny.RICH))(*attention)
   for b, t, k, g in np.ndindex(query.shape[:-1]):
-    score = np.asarray(keys.key[b, :, k] @ query[b, t, k, g]) * 0.5
+    score = np.asarray(query[b, t, k, g] @ keys.key[b, k]) * 0.5
     weight = np.where(mask[b, t], np.exp(2 * np.tanh(score / 2)), 0.0)
-    expected = weight @ np.asarray(keys.value[b, :, k]) / weight.sum()
+    expected = weight @ np.asarray(keys.value[b, k]) / weight.sum()
     np.testing.assert_allclose(found[b, t, k, g], expected, rtol=1e-5)
 
 
@@ -186,7 +187,7 @@ def test_attention_over_parts_is_attention_over_all_keys(attention):
   query, keys, mask = attention
   cut = [slice(0, 2), slice(2, 5)]
   parts = [
-    (jax.tree.map(lambda x, s=s: x[:, s], keys), mask[..., s]) for s in cut
+    (KeyValue(keys.key[..., s], keys.value[:, :, s]), mask[..., s]) for s in cut
   ]
   found = jax.jit(functools.partial(transformer.attend_parts, tiny.RICH))(
     query, tuple(parts)
