@@ -4,7 +4,8 @@ python -m score_jax.export --workdir=runs/mine --out=DIR [--stage=stage2]
 
 A run with an adapter comes out merged into its base model; with --adapter, as
 a folder that PEFT and vLLM load beside the base model. The chat template that
-comes along writes by itself what was trained on (see chat.py).
+comes along writes by itself what was trained on (see chat.py). Whatever devices
+are there are used: the machine need not be the one that trained.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def export(
   stage: str,
   dtype: str,
   adapter: bool = False,
+  base: str = '',
 ) -> str:
   """Writes the best checkpoint of a stage, and returns which one that was.
 
@@ -35,21 +37,20 @@ def export(
     dtype: of the weights; '' = as the base model's are stored, an adapter's
       as it was trained.
     adapter: whether to write the adapter alone.
+    base: the base model's folder; '' = where it was when the run began.
 
   Raises:
-    ConfigError: if there is no such run, stage or checkpoint, or no adapter, or
+    ConfigError: if there is no such run, stage or base model, or no adapter, or
       `out` is in use.
+    CheckpointError: if the stage has no whole checkpoint.
   """
   import jax
 
-  from score_jax import checkpoint, files, job, sharding
-  from score_jax import config as config_lib
-  from score_jax.models import lora, tensor_files, weights
+  from score_jax import checkpoint, job, sharding
+  from score_jax.models import lora, weights
 
-  path = workdir / 'config.json'
-  if not path.exists():
-    raise ConfigError(f'--workdir={workdir} holds no run (no config.json).')
-  config = ConfigDict(config_lib.completed(files.read_json(path)))
+  weights.refuse_in_use(out)
+  config = _settings(workdir)
   chosen = job.adapter(config)
   if adapter and chosen is None:
     raise ConfigError(
@@ -57,8 +58,8 @@ def export(
       '(model.lora.rank=0); leave --adapter out.'
     )
   stage = _stage(workdir, stage)
-  source = job.model_folder(config)
-  mesh = sharding.make_mesh(config_lib.mesh_shape(config, jax.device_count()))
+  source = _base_folder(config, base)
+  mesh = sharding.make_mesh((1, jax.device_count(), 1))
   model = job.make_model(config, source, mesh)
   target = lora.target(weights.target(model), chosen, config.model.param_dtype)
   where = workdir / 'checkpoints' / stage
@@ -71,20 +72,47 @@ def export(
     params = jax.tree.map(lambda x: x.astype(dtype or x.dtype), params)
     weights.save_adapter(out, params, chosen, hf, source, template)
     return f'the adapter of {stage}, step {meta["step"]}'
-  stored = tensor_files.stored_tensors(pathlib.Path(source))
-  dtype = dtype or tensor_files.DTYPES[next(iter(stored.values())).dtype]
+  dtypes = dtype or weights.stored_dtypes(source)
   if chosen is None:
-    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    dtypes = jax.tree.broadcast(dtypes, params)
+    params = jax.tree.map(lambda x, to: x.astype(to), params, dtypes)
   else:
-    base = job.load_base(config, source, model)
-    if checkpoint.params_hash(base) != meta['reference']:
+    frozen = job.load_base(config, source, model)
+    if checkpoint.params_hash(frozen) != meta['reference']:
       raise ConfigError(
-        f'{source} is not the base model that {where} was trained on; put that '
-        'one there.'
+        f'{source} is not the base model that {where} was trained on; give its '
+        'folder by --model.'
       )
-    params = lora.merge(base, params, chosen, dtype)
+    params = lora.merge(frozen, params, chosen, dtypes)
   weights.save(out, params, hf, source, progress=True, chat_template=template)
   return f'{stage}, step {meta["step"]}'
+
+
+def _settings(workdir: pathlib.Path) -> ConfigDict:
+  """Returns the settings of a run."""
+  from score_jax import config as config_lib
+  from score_jax import files
+
+  path = workdir / 'config.json'
+  if not path.exists():
+    raise ConfigError(f'--workdir={workdir} holds no run (no config.json).')
+  try:
+    return ConfigDict(config_lib.completed(files.read_json(path)))
+  except (ValueError, AttributeError) as error:
+    raise ConfigError(f'{path} is damaged; restore it.') from error
+
+
+def _base_folder(config: ConfigDict, given: str) -> str:
+  """Returns the base model's folder."""
+  from score_jax import job
+
+  path = given or config.model.path or str(job.BUNDLED)
+  if not pathlib.Path(path).is_dir():
+    was = '' if given else ', where the run had its base model'
+    raise ConfigError(
+      f'{path}{was}, is not a folder; give that of the base model by --model.'
+    )
+  return path
 
 
 def _chat_template(config: ConfigDict, source: str) -> str:
@@ -129,12 +157,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
   parser.add_argument(
     '--adapter', action='store_true', help='write the adapter alone'
   )
+  parser.add_argument(
+    '--model', default='', help="the base model's folder, if it has moved"
+  )
   return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str]) -> None:
   """Exports what the options name."""
   given = parse(argv)
+  from score_jax.checkpoint import CheckpointError
+
   try:
     which = export(
       pathlib.Path(given.workdir),
@@ -142,10 +175,14 @@ def main(argv: Sequence[str]) -> None:
       given.stage,
       given.dtype,
       given.adapter,
+      given.model,
     )
   except ConfigError as error:
     print(f'score_jax: {error}', file=sys.stderr)
     sys.exit(2)
+  except CheckpointError as error:
+    print(f'score_jax: {error}', file=sys.stderr)
+    sys.exit(1)
   print(f'wrote {which} to {given.out}')
 
 

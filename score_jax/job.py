@@ -278,6 +278,7 @@ def setup(
   stop.check()
   ids = words.between(config.task.instruction or task.instruction)
   _check_length(config, folder, len(ids))
+  _check_ids(folder, model.config.vocab_size, words, ids, splits)
   between = jax.device_put(
     jnp.asarray(ids, jnp.int32), sharding.replicated(mesh)
   )
@@ -349,6 +350,34 @@ def _check_length(config: ConfigDict, folder: str, between: int) -> None:
       f'tokens make rows of {whole}, and the model has '
       f'max_position_embeddings={most} ({folder}/config.json); lower one of '
       'them.'
+    )
+
+
+def _check_ids(
+  folder: str,
+  size: int,
+  words: tokenizer.Tokenizer,
+  between: Sequence[int],
+  splits: dict[str, data.Problems | None],
+) -> None:
+  """Refuses ids that the model has no embedding for.
+
+  A vocabulary may have more of them than the embedding (Gemma 3 1B's has one,
+  for images), as long as nobody writes them.
+  """
+  highest = max(words.close, words.pad, *between)
+  for problems in splits.values():
+    if problems is None:
+      continue
+    highest = max(highest, int(problems.tokens.max()))
+    if problems.first is not None:
+      highest = max(highest, int(problems.first.max()))
+  if highest >= size:
+    name = words.library.convert_ids_to_tokens(highest)
+    raise ConfigError(
+      f'model.path={folder!r}: its tokenizer writes the id {highest} ({name!r}),'
+      f' and its config.json has vocab_size={size}; the two are not of one '
+      'model.'
     )
 
 

@@ -18,6 +18,12 @@ from score_jax.chat import (
   Template,
 )
 from score_jax.config import ConfigError
+from score_jax.models import tensor_files
+
+# Any of these is a whole vocabulary. Without one transformers gives a tokenizer
+# that knows no words, and says nothing.
+VOCABULARIES = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
+_DESCRIBED = ('tokenizer.json', 'tokenizer_config.json')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,11 +103,12 @@ def load(folder: str, chat: Chat = PLAIN) -> Tokenizer:
   """
   import transformers  # Seconds that the core never pays.
 
+  _check_files(pathlib.Path(folder))
   try:
     library = transformers.AutoTokenizer.from_pretrained(
       folder, local_files_only=True
     )
-  except (OSError, ValueError, KeyError) as error:
+  except Exception as error:  # The library's Rust raises no narrower kind.
     raise ConfigError(
       f'model.path={folder!r} holds no tokenizer that transformers reads '
       f'({first_line(error)}); copy tokenizer.json and tokenizer_config.json '
@@ -120,6 +127,24 @@ def load(folder: str, chat: Chat = PLAIN) -> Tokenizer:
   close = pieces.close
   ends, pad = _ends(library, folder, close), _pad(library, close)
   return Tokenizer(library, ends, close, pad, template, notes)
+
+
+def _check_files(folder: pathlib.Path) -> None:
+  """Refuses a folder without a vocabulary, or with something in its place."""
+  found = [name for name in VOCABULARIES if (folder / name).is_file()]
+  if not found:
+    raise ConfigError(
+      f'{folder} has no {VOCABULARIES[0]} (nor {" nor ".join(VOCABULARIES[1:])}'
+      '); download the files of its tokenizer too.'
+    )
+  for name in _DESCRIBED:
+    if (folder / name).is_file():
+      tensor_files.read_json(folder / name)
+  if _DESCRIBED[0] in found:
+    return
+  file = folder / found[0]
+  if remedy := tensor_files.placeholder(file):
+    raise ConfigError(f'{file} is no vocabulary{remedy}')
 
 
 def _plain(library: Any, folder: str) -> Tokenizer:

@@ -93,6 +93,18 @@ def test_a_preset_with_a_wrong_folder_is_told_before_data_is_looked_for(
   assert 'google/gemma-2-2b-it' in text and '--config.model.path=DIR' in text
 
 
+def test_a_tokenizer_of_another_model_is_refused(folder, refusal):
+  path = folder / 'tokenizer.json'
+  words = json.loads(path.read_text())
+  vocabulary = words['model']['vocab']
+  # As if the word that stands in every prompt came behind all embeddings.
+  vocabulary['='] = 1000
+  path.write_text(json.dumps(words))
+  text = refusal(model__path=folder)
+  assert "its tokenizer writes the id 1000 ('=')" in text
+  assert 'config.json has vocab_size=' in text
+
+
 def test_rows_longer_than_the_models_positions_are_refused(folder, refusal):
   path = folder / 'config.json'
   hf = json.loads(path.read_text())

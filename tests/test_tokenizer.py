@@ -462,10 +462,55 @@ def test_a_broken_generation_config_is_named(tmp_path):
     tokenizer.load(folder)
 
 
-def test_a_folder_without_a_tokenizer_is_named(tmp_path):
-  with pytest.raises(ConfigError, match=r'copy tokenizer\.json') as error:
-    tokenizer.load(str(tmp_path))
-  assert '\n' not in str(error.value)
+POINTER = 'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n'
+GATED = 'Access to model google/gemma-2-2b-it is restricted. You must log in.'
+
+
+@pytest.mark.parametrize(
+  ('kind', 'family'),
+  [(GEMMA, 'gemma2'), (LLAMA, 'llama'), (QWEN, 'qwen2')],
+  ids=['gemma', 'llama', 'qwen'],
+)
+@pytest.mark.parametrize('mode', ['on', 'off'])
+@pytest.mark.parametrize(
+  ('name', 'content', 'said'),
+  [
+    # transformers would give a tokenizer that knows no words.
+    ('tokenizer.json', None, 'has no tokenizer.json (nor tokenizer.model nor'),
+    ('tokenizer.json', POINTER, 'tokenizer.json is not JSON: it is a git-lfs'),
+    ('tokenizer.json', GATED, 'tokenizer.json is not JSON: it is a message of'),
+    ('tokenizer.json', '{"version": "1.0"', 'is not JSON; download it again'),
+    ('tokenizer.json', '{"version": "1.0"}', 'no tokenizer that transformers'),
+    ('tokenizer.json', '{"model": {"type": "?"}}', 'no tokenizer that transf'),
+    (
+      'tokenizer_config.json',
+      '<!doctype html>',
+      'is not JSON: it is a message',
+    ),
+  ],
+)
+def test_a_tokenizer_that_is_not_there_or_something_else_is_named(
+  tmp_path, kind, family, mode, name, content, said
+):
+  folder = write(tmp_path, kind)
+  (tmp_path / 'config.json').write_text(json.dumps({'model_type': family}))
+  if content is None:
+    (tmp_path / name).unlink()
+  else:
+    (tmp_path / name).write_text(content)
+  with pytest.raises(ConfigError) as refused:
+    tokenizer.load(folder, Chat(mode, '', False))
+  text = str(refused.value)
+  assert said in text and str(tmp_path) in text and '\n' not in text
+
+
+@pytest.mark.parametrize('name', ['tokenizer.model', 'vocab.json'])
+def test_a_pointer_to_a_vocabulary_is_named(tmp_path, name):
+  folder = write(tmp_path, GEMMA)
+  (tmp_path / 'tokenizer.json').unlink()
+  (tmp_path / name).write_text(POINTER)
+  with pytest.raises(ConfigError, match='is no vocabulary: it is a git-lfs'):
+    tokenizer.load(folder, AUTO)
 
 
 def test_an_attempts_text_leaves_out_the_token_that_ended_it(folder_of):

@@ -139,19 +139,19 @@ def bind(base: Any, params: Any, lora: Lora | None) -> Any:
   return unflatten_dict({**flatten_dict(base), **scaled})
 
 
-def merge(base: Any, params: Any, lora: Lora, dtype: str) -> Any:
+def merge(base: Any, params: Any, lora: Lora, dtype: Any) -> Any:
   """Returns parameters without an adapter that compute what a policy does.
 
-  The sum is made in float32, then rounded to `dtype`, as the other parameters
-  are. In bfloat16 that loses most of a small adapter, so this is for export;
+  The sum is made in float32, then rounded, as the other parameters are. In bfloat16 that loses most of a small adapter, so this is for export;
   what samples is bound, for it has to be what the update scores.
 
   Args:
     base: of the frozen model.
     params: the adapter.
     lora: of the adapter.
-    dtype: of all that is returned.
+    dtype: of what is returned: one for all of it, or a tree of them.
   """
+  dtypes = flatten_dict(jax.tree.broadcast(dtype, base))
 
   def make(base, params):
     flat, changes = flatten_dict(base), flatten_dict(params)
@@ -161,7 +161,7 @@ def merge(base: Any, params: Any, lora: Lora, dtype: str) -> Any:
       change = jax.vmap(lambda a, b: jnp.tensordot(a, b, axes=1))(a, b)
       kernel = flat[*path, 'kernel'].astype(jnp.float32)
       flat[*path, 'kernel'] = kernel + lora.scale * change
-    return unflatten_dict({k: x.astype(dtype) for k, x in flat.items()})
+    return unflatten_dict({k: x.astype(dtypes[k]) for k, x in flat.items()})
 
   places = jax.tree.map(lambda x: x.sharding, base)
   return jax.jit(make, out_shardings=places)(base, params)

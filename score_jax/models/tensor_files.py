@@ -94,14 +94,21 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
   try:
     value = json.loads(file.read_bytes())
   except ValueError:
-    refuse(f'{file} is not JSON{_placeholder(file)}')
+    refuse(f'{file} is not JSON{_remedy(file)}')
   if not isinstance(value, dict) or 'error' in value:
-    refuse(f'{file} is not what its name says{_placeholder(file)}')
+    refuse(f'{file} is not what its name says{_remedy(file)}')
   return value
 
 
-def _placeholder(file: pathlib.Path) -> str:
-  """Returns what stands in a file in place of its content, and the remedy."""
+def _remedy(file: pathlib.Path) -> str:
+  return placeholder(file) or '; download it again.'
+
+
+def placeholder(file: pathlib.Path) -> str:
+  """Returns what stands in a file in place of its content, and the remedy.
+
+  '' where it is nothing that is known to stand in for files.
+  """
   with open(file, 'rb') as opened:
     start = opened.read(400).decode('utf-8', 'replace').strip()
   if start.startswith('version https://git-lfs'):
@@ -111,7 +118,7 @@ def _placeholder(file: pathlib.Path) -> str:
       ': it is a message of the hub in place of the file; accept the '
       "model's license there, log in and download it again."
     )
-  return '; download it again.'
+  return ''
 
 
 def stored_tensors(folder: pathlib.Path) -> dict[str, Stored]:
@@ -165,18 +172,20 @@ def _read_header(file: pathlib.Path) -> dict[str, Stored]:
   with open(file, 'rb') as opened:
     length = int.from_bytes(opened.read(8), 'little')
     if not 2 <= length <= size - 8:
-      refuse(f'{file} is not whole safetensors{_placeholder(file)}')
+      refuse(f'{file} is not whole safetensors{_remedy(file)}')
     try:
       header = json.loads(opened.read(length))
     except ValueError:
-      refuse(f'{file} is not safetensors{_placeholder(file)}')
+      refuse(f'{file} is not safetensors{_remedy(file)}')
   header.pop('__metadata__', None)
   start = 8 + length
-  end = start + max((t['data_offsets'][1] for t in header.values()), default=0)
-  if size != end:
+  ends = {name: start + t['data_offsets'][1] for name, t in header.items()}
+  if size != (end := max(ends.values(), default=start)):
+    lost = [name for name, last in ends.items() if last > size]
+    what = f'cut short, within {few(lost)}' if lost else 'damaged'
     refuse(
-      f'{file} has {size} bytes where its header says {end}: it was cut short '
-      'or damaged; download it again.'
+      f'{file} has {size} bytes where its header says {end}: it was {what}; '
+      'download it again.'
     )
   return {name: _stored(file, start, name, t) for name, t in header.items()}
 

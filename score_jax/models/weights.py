@@ -115,6 +115,24 @@ def target(model: Transformer) -> Any:
   )
 
 
+def stored_dtypes(folder: str | os.PathLike) -> Any:
+  """Returns the dtype that a checkpoint folder stores each parameter in.
+
+  Of a stacked one it is that of the first layer's.
+  """
+  folder = pathlib.Path(folder)
+  hf = _covered_config(folder)
+  stored = tensor_files.stored_tensors(folder)
+  tensors = names.tensors(families.model_config(hf), names.layout(stored))
+  first = {tensor.path: tensor.name.format(0) for tensor in tensors}
+  _check_missing(folder, set(first.values()), stored)
+  found = {}
+  for path, name in first.items():
+    _check_dtype(name, stored[name])
+    found[path] = tensor_files.DTYPES[stored[name].dtype]
+  return flax.traverse_util.unflatten_dict(found)
+
+
 def load(
   folder: str | os.PathLike, target: Any, progress: bool = False
 ) -> dict[str, Any]:
@@ -193,16 +211,22 @@ def _check_names(
   stored: Mapping[str, Stored],
 ) -> None:
   """Refuses a checkpoint whose tensors are not those that config.json says."""
-  if missing := wanted - stored.keys():
-    refuse(
-      f'{folder} lacks the tensors {few(missing)}; download it again, or '
-      'correct its config.json.'
-    )
+  _check_missing(folder, wanted, stored)
   beside = {name for name in stored if names.is_beside(hf, name)}
   if surplus := stored.keys() - wanted - beside - {names.layout(stored).head}:
     refuse(
       f'{folder} has the tensors {few(surplus)}, which a model of its '
       'config.json has not; correct config.json, or use another checkpoint.'
+    )
+
+
+def _check_missing(
+  folder: pathlib.Path, wanted: set[str], stored: Mapping[str, Stored]
+) -> None:
+  if missing := wanted - stored.keys():
+    refuse(
+      f'{folder} lacks the tensors {few(missing)}; download it again, or '
+      'correct its config.json.'
     )
 
 
@@ -212,6 +236,10 @@ def _check_tensor(name: str, found: Stored, shape: tuple[int, ...]) -> None:
       f'{found.file}: {name} has the shape {list(found.shape)}, where '
       f'config.json makes it {list(shape)}; the two are not of one model.'
     )
+  _check_dtype(name, found)
+
+
+def _check_dtype(name: str, found: Stored) -> None:
   if found.dtype not in tensor_files.DTYPES:
     refuse(
       f'{found.file}: {name} has the dtype {found.dtype}; use a checkpoint in '
@@ -301,13 +329,13 @@ def save(
 ) -> None:
   """Writes a checkpoint folder that transformers and vLLM load.
 
-  The weights keep the dtype of the parameters. Every process has to call it;
+  The weights keep the dtypes of the parameters. Every process has to call it;
   the first one writes. The folder appears whole or not at all.
 
   Args:
     folder: where; it may not hold anything yet.
     params: of a model of `hf`.
-    hf: the `config.json` to write; its dtype becomes that of the weights.
+    hf: the `config.json` to write; its dtype becomes that of the embedding.
     source: the folder the model was loaded from, whose tokenizer and
       generation settings are copied, and whose tensors beside the decoder
       (the vision part of a Gemma 3) are taken over.
@@ -319,8 +347,8 @@ def save(
   Raises:
     ConfigError: the folder is in use, or the parameters do not fit `hf`.
   """
-  folder = pathlib.Path(folder)
-  _refuse_in_use(folder)
+  folder = pathlib.Path(folder).absolute()
+  refuse_in_use(folder)
   stored = {}
   if source is not None:
     stored = tensor_files.stored_tensors(pathlib.Path(source))
@@ -367,8 +395,8 @@ def save_adapter(
   Raises:
     ConfigError: the folder is in use.
   """
-  folder = pathlib.Path(folder)
-  _refuse_in_use(folder)
+  folder = pathlib.Path(folder).absolute()
+  refuse_in_use(folder)
   config = families.model_config(hf)
   flat = flax.traverse_util.flatten_dict(adapter)
   outgoing = [
@@ -403,7 +431,8 @@ def save_adapter(
   os.replace(temporary, folder)
 
 
-def _refuse_in_use(folder: pathlib.Path) -> None:
+def refuse_in_use(folder: pathlib.Path) -> None:
+  """Refuses a folder to export to that holds something, or is a file."""
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     refuse(f'{folder} is in use; export to a folder that is not there yet.')
 

@@ -135,6 +135,16 @@ def test_a_merged_projection_that_was_not_adapted_keeps_its_bits():
     assert same == (path != ('layers', 'attention', 'query', 'kernel'))
 
 
+def test_each_parameter_may_be_merged_to_a_type_of_its_own():
+  params = base()
+  dtypes = jax.tree.map(lambda _: 'float16', params)
+  dtypes['embedding'] = 'bfloat16'
+  merged = lora.merge(params, adapter_of(params, ALL), ALL, dtypes)
+  assert merged['embedding'].dtype == jnp.bfloat16
+  others = {x.dtype for x in jax.tree.leaves(merged['layers'])}
+  assert others == {jnp.dtype('float16')}
+
+
 def test_merging_rounds_once_from_float32():
   params, adapter = base(), adapter_of(base())
   narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)

@@ -180,6 +180,28 @@ def test_weights_are_cast_to_the_dtype_that_is_wanted(folder, source, dtype):
   assert found['embedding'].dtype == jnp.dtype(dtype)
 
 
+def test_a_checkpoint_of_several_dtypes_is_exported_as_it_came(
+  folder, tmp_path
+):
+  def narrow(tensors):
+    # Of another dtype and first in the file, though no parameter.
+    tensors['model.layers.0.self_attn.rotary_emb.inv_freq'] = np.ones(4, '<f4')
+    for name in tensors:
+      if 'norm' not in name and 'inv_freq' not in name:
+        tensors[name] = tensors[name].astype(np.float16)
+
+  rewrite(folder, narrow)
+  params = jax.tree.map(
+    lambda x, dtype: x.astype(dtype),
+    load(folder),
+    weights.stored_dtypes(folder),
+  )
+  weights.save(tmp_path / 'again', params, TINY, folder)
+  assert read_raw(tmp_path / 'again') == read_raw(folder)
+  hf = weights.read_config(tmp_path / 'again')
+  assert hf['torch_dtype'] == 'float16'
+
+
 def test_a_tied_head_may_be_there_if_it_is_the_embedding(folder, tmp_path):
   hf = weights.read_config(folder) | {'tie_word_embeddings': True}
   (folder / 'config.json').write_text(json.dumps(hf))
@@ -323,6 +345,18 @@ def test_a_file_that_was_cut_short_is_named(folder, lost):
   file.write_bytes(whole[:-lost])
   text = refusal(folder)
   assert f'{file} has {len(whole) - lost} bytes where its header says' in text
+  (size,) = struct.unpack('<Q', whole[:8])
+  header = json.loads(whole[8 : 8 + size])
+  header.pop('__metadata__')
+  kept = len(whole) - lost - 8 - size
+  cut = sorted(n for n, t in header.items() if t['data_offsets'][1] > kept)
+  assert f'cut short, within {", ".join(cut[:3])}' in text
+
+
+def test_a_file_with_more_than_its_tensors_is_named(folder):
+  file = folder / 'model.safetensors'
+  file.write_bytes(file.read_bytes() + b'junk')
+  assert 'it was damaged; download it again.' in refusal(folder)
 
 
 @pytest.mark.parametrize('kept', (0, 5, 8, 60))
