@@ -19,9 +19,9 @@ import re
 
 from score_jax.graders import notation
 
-_BRACES = re.compile(r'\\f?boxed\s*\{|\\.|[{}]', re.DOTALL)
-_OPEN_BOX = re.compile(r'\\f?boxed\s*\{')
-_BARE_BOX = re.compile(r'\\f?boxed\s+([^\s{}$\\]{1,40}|\\[a-z]+\d{2})')
+_BRACES = re.compile(r'\\(?:boxed|fbox)\s*\{|\\.|[{}]', re.DOTALL)
+_OPEN_BOX = re.compile(r'\\(?:boxed|fbox)\s*\{')
+_BARE_BOX = re.compile(r'\\(?:boxed|fbox)\s+([^\s{}$\\]{1,40}|\\[a-z]+\d{2})')
 # What may stand between boxes that are one answer: connectives and the name of
 # the next part.
 _JOINT = re.compile(
@@ -31,8 +31,10 @@ _JOINT = re.compile(
 _HASHES = re.compile(r'^[ \t*]*####[ \t]*(.+)$', re.MULTILINE)
 _TAG = re.compile(r'<answer>([^<]*)</answer>', re.IGNORECASE)
 _SAID = re.compile(
-  r'\b(?:answer|réponse)\b[ \t*]*'
-  r'(?:(?:of|to) [^\n.:$]{1,60}?)?(?:\b(?:is|est)\b|:|=)[ \t*]*:?[ \t*]*\s*',
+  r'\b(?:answers?|réponse)\b[ \t*]*'
+  r'(?:(?:of|to) [^\n.:$]{1,60}?)?'
+  r'(?:\b(?:is|are|est|(?:would|should|will|must) be)\b|:|=)[ \t*]*:?[ \t*]*\s*'
+  r'(?:(?:therefore|thus|then|hence|simply|just|exactly|clearly)\b,?\s*)*',
   re.IGNORECASE,
 )
 _FINAL = re.compile(r'\bfinal answer\b', re.IGNORECASE)
@@ -43,7 +45,7 @@ _MATH = re.compile(
 _OPENERS = re.compile(r'\$|\\\(|\\\[')
 _SENTENCE = re.compile(r'(?<![A-Za-z]\.[A-Za-z])[.。!?](?=\s|$)|\n')
 _WORD = re.compile(r'(?<![\\A-Za-z{])[A-Za-zÀ-ÿ]{2,}')
-_FOREIGN = re.compile(r'[^\W\d_A-Za-zÀ-ÿΑ-ω²³ⁿ½¼¾]')
+_FOREIGN = re.compile(r'[^\W\d_A-Za-zÀ-ÿΑ-ω²³¹⁰-₉ⁿ¼-¾⅐-⅞]')
 _NUMBER = re.compile(
   r'[-−]?\d*\\[dtc]?frac\{[^{}]+\}\{[^{}]+\}'
   r'|(?<![A-Za-z0-9_.,/\\^{(+*])[-−+]?[$€£]?(?:\d[\d,]*)?(?<!,)(?:\.\d+)?(?<=\d)'
@@ -52,12 +54,24 @@ _NUMBER = re.compile(
 _CLAIM = re.compile(
   r'(?:.*\b(?:is|are|was|be|equals?)\b|.*=)\s*(.+)', re.DOTALL
 )
+_LEAD = re.compile(
+  r'(?:(?:therefore|thus|hence|so|then|finally'
+  r'|we (?:get|have|find|obtain|conclude)|this gives|it follows)'
+  r'(?: that)?[,:]?\s+)+',
+  re.I,
+)
+# A short sentence about its last word, which has to be an answer by itself.
+_SHORT_CLAIM = re.compile(
+  r'[A-Za-z]+\b[^$=]*\b(?:is|are|equals)\s+(\S.*)', re.DOTALL
+)
+_REASON = re.compile(r',?\s+(?:because|since)\b', re.I)
 _HEDGE = re.compile(
   r'\b(?:or|either|maybe|perhaps|possibly|not|neither|between|unless)\b', re.I
 )
 TEXT = 200_000  # Characters that are read at all, the last ones.
 LINE = 200  # Characters that may be an answer and nothing else.
 SAID = 2000  # Characters behind "answer is" that are looked at.
+JOINT = 80  # Characters between two parts of one answer.
 TAIL = 20_000  # Characters that are searched for rules 3 and 4.
 WORDS = 5  # So many words without a formula may be an answer in words.
 
@@ -89,12 +103,12 @@ def _boxed(text: str) -> str | None:
   for box in reversed(boxes[:-1]):
     end = parts[-1][0]
     joint = text[box[2] : end]
-    if len(joint) > 80 or joint.isspace() or not _JOINT.fullmatch(joint):
+    if len(joint) > JOINT or joint.isspace() or not _JOINT.fullmatch(joint):
       break
     parts.append(box)
   inner = [text[start + 1 : end - 1] for _, start, end in reversed(parts)]
   # A box inside the box is decoration.
-  inner = [re.sub(r'\\f?boxed\s*(?=\{)', '', part) for part in inner]
+  inner = [re.sub(r'\\(?:boxed|fbox)\s*(?=\{)', '', part) for part in inner]
   inner = [unwrapped(part) for part in inner]
   # The same box twice is one answer.
   return ', '.join(dict.fromkeys(part for part in inner if part)) or None
@@ -127,6 +141,9 @@ def _said(text: str) -> str | None:
     return None
   rest = text[said[-1].end() : said[-1].end() + SAID]
   sentence = _first_sentence(rest)
+  reason = _REASON.search(sentence)
+  if reason and reason.start():
+    sentence = sentence[: reason.start()]
   if _is_prose(sentence) and not _HEDGE.search(sentence):
     return _claimed(sentence)
   return unwrapped(sentence)
@@ -162,15 +179,27 @@ def _unmarked(text: str) -> str | None:
   text = text.strip()
   core = notation.without_outer_parentheses(text)
   if len(core) <= LINE and '\n' not in core and not _is_prose(core):
-    return unwrapped(text)
+    claim = _SHORT_CLAIM.fullmatch(_LEAD.sub('', core, count=1))
+    return unwrapped(claim[1] if claim else _LEAD.sub('', text, count=1))
   formulas = list(_MATH.finditer(text))
   if formulas and not _NUMBER.search(text[formulas[-1].end() :]):
-    return _inside(formulas[-1])
+    return ', '.join(map(_inside, _side_by_side(text, formulas)))
   for line in reversed(text.replace('**', ' ').splitlines()):
     found = list(_NUMBER.finditer(line))
     if found:
       return found[-1].group()
   return None
+
+
+def _side_by_side(text: str, formulas: list[re.Match]) -> list[re.Match]:
+  """Returns the last formula, and those with nothing but "and" between them."""
+  parts = [formulas[-1]]
+  for formula in reversed(formulas[:-1]):
+    joint = text[formula.end() : parts[-1].start()]
+    if len(joint) > JOINT or not joint.strip() or not _JOINT.fullmatch(joint):
+      break
+    parts.append(formula)
+  return parts[::-1]
 
 
 def _is_prose(text: str) -> bool:
@@ -186,11 +215,11 @@ def _is_prose(text: str) -> bool:
 
 def unwrapped(text: str) -> str:
   """Returns a short answer without emphasis and formula signs."""
-  text = text.strip().replace(r'\"', '"').strip('*_"').strip()
+  text = text.strip().replace(r'\"', '"').strip('*_"`').strip()
   text = _MATH.sub(_spaced, text).strip()
   if text.endswith('$') and not text.endswith(r'\$'):
     text = text[:-1]
-  return text.strip().rstrip('.').strip()
+  return text.strip().rstrip('.').rstrip('*').strip()
 
 
 def _inside(match: re.Match) -> str:

@@ -24,6 +24,7 @@ _MATRIX = re.compile(
 )
 _WORDS = re.compile(r'\\text\{([^{}]*)\}')
 _LISTED = re.compile(r',| and | or ')
+_POINT = re.compile(r'[A-Z]\s*(?=\(.*,.*\)$)')  # P(3,4).
 RELATIONS = {
   '=': '=',
   '<': '<',
@@ -90,6 +91,11 @@ class Relation:
   signs: tuple[str, ...]
 
 
+def is_tuple(form: Form) -> bool:
+  """Returns whether its brackets are those of a tuple."""
+  return isinstance(form, Group) and form.opening + form.closing == '()'
+
+
 Form = Scalar | Several | Braces | Group | Union | Matrix | Relation
 
 
@@ -131,12 +137,15 @@ def read(text: str) -> Form:
   parts = [part for part in parts if part.strip()]
   if len(parts) > 1:
     items = [item for part in parts for item in _items(read(part))]
-    return Several(tuple(items), 'or' if 'or' in words else ',')
+    word = 'or' if 'or' in words else 'and' if set(words) == {'and'} else ','
+    return Several(tuple(items), word)
   text = parts[0].strip() if parts else text
   words = _WORDS.fullmatch(text)
   if words and _LISTED.search(words[1]):
     return read(words[1])
-  for kind in (_relation, _union, _matrix, _enclosed, _plus_minus):
+  if text == r'\emptyset':
+    return Braces(())
+  for kind in (_relation, _union, _matrix, _point, _enclosed, _plus_minus):
     form = kind(text)
     if form is not None:
       return form
@@ -169,6 +178,11 @@ def _matrix(text: str) -> Matrix | None:
   rows = [row.replace(r'\hline', '').strip() for row in rows]
   cells = [split(row, ('&',))[0] for row in rows if row]
   return Matrix(tuple(tuple(read(cell) for cell in row) for row in cells))
+
+
+def _point(text: str) -> Form | None:
+  label = _POINT.match(text)
+  return _enclosed(text[label.end() :]) if label else None
 
 
 def _enclosed(text: str) -> Form | None:

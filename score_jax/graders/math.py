@@ -10,7 +10,16 @@ from __future__ import annotations
 
 import re
 
-from score_jax.graders import answers, forms, notation, units, values
+from score_jax.graders import (
+  answers,
+  forms,
+  notation,
+  parsing,
+  rationals,
+  reals,
+  scalars,
+  values,
+)
 from score_jax.graders.forms import (
   Braces,
   Form,
@@ -33,34 +42,19 @@ NOTHING = {'None', 'nan', 'NaN', 'NAN', 'null', 'NULL', 'N/A'}
 _FLIPPED = {'<': '>', '>': '<', '<=': '>=', '>=': '<='}
 _NAME = re.compile(
   r'(?:\\(?!pi|infty|frac|sqrt|text)[A-Za-z]+|[A-Za-z])(?:_(?:\w|\{[^{}]*\}))?'
-  r"(?:'|\^\{?-1\}?(?=\())*(?:\([A-Za-z\\, ]+\))?"
+  r"(?:'|\^\{?-1\}?(?=\())*(?:\([-A-Za-z\\, \d./]+\))?"
   r'|(?:m?\s*\\(?:angle|triangle|overline)\s*\{?\s*)?\|?[A-Z]{1,4}\|?\}?'
-  r'|\\frac\{[A-Z]{1,3}\}\{[A-Z]{1,3}\}'
+  r'|\|[a-z]\||\\frac\{[A-Z]{1,3}\}\{[A-Z]{1,3}\}'
   r'|[A-Z]{1,3}(?:_\{?\w+\}?)?\s*[:/]\s*[A-Z]{1,3}(?:_\{?\w+\}?)?'
   r'|\\text\{[^{}]*\}|[A-Za-z]{3,20}(?: [A-Za-z]{2,20}){0,3}'
+)
+_OPTION = re.compile(
+  r'^(?:\\text\s*\{\s*)?(?:(?:[Oo]ption|[Cc]hoice)\s*)?\(?([A-Z])[).:]?\s*\}?$'
 )
 _NAMES = re.compile(r'\(\s*[A-Za-z]\s*(?:,\s*[A-Za-z]\s*)+\)')
 _LETTER = re.compile(r'(?<![A-Za-z\\])[A-Za-z]')
 _COMMAND = re.compile(r'\\(?:begin|end)\{\w+\}|\\[A-Za-z]+')
 _BOUND = re.compile(r'\\(?:lim|sum|prod)\s*_\s*\{\s*([A-Za-z])')
-_BASED = re.compile(r'\(?([0-9A-Z]+)\)?_\{?\(?(\d+|\\text\{[a-z]+\})\)?\}?')
-_CLOCK = re.compile(
-  r'(?:\\text\{)?\s*(\d{1,2}):(\d{2})\s*(?:\\text\{)?\s*([ap]?)\.?m?\.?\s*\}?',
-  re.IGNORECASE,
-)
-_RATIO = re.compile(r'([^:]+):([^:]+)')
-_WORD = re.compile(r'(?<![A-Za-z\\])[A-Za-z]{4,}|\\text(?![A-Za-z])')
-_LETTERS = re.compile(r'[A-Za-z]{3,}')
-# But between two letters or two digits they separate words and numbers.
-_BLANKS = re.compile(
-  r'(?<![A-Za-z\d])\s+|\s+(?![A-Za-z\d])'
-  r'|(?<=\d)\s+(?=[A-Za-z])|(?<=[A-Za-z])\s+(?=\d)'
-)
-_ANGLE = re.compile(r'\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])')
-_OPERATOR = re.compile(
-  r'\\(?:sum|int|lim)(?:_(?:\{(?:[^{}]|\{[^{}]*\})*\}|\w))?'
-  r'(?:\^(?:\{(?:[^{}]|\{[^{}]*\})*\}|\w|\\infty))?'
-)
 
 
 def grade(problem: Problem, text: str) -> Verdict:
@@ -97,15 +91,31 @@ def same_answer(gold: str, answer: str) -> bool:
   if not (_is_readable(ours) and _is_readable(theirs)):
     return ours == theirs and len(ours) > 0
   return any(
-    _same(one, other) for one in _readings(ours) for other in _readings(theirs)
+    _same(one, other) or _same_reals(one, other)
+    for one in _readings(ours)
+    for other in _readings(theirs)
+  )
+
+
+def _same_reals(gold: Form, answer: Form) -> bool:
+  """Returns whether both are one set of numbers, and one says that it is."""
+  if reals.is_plain(gold) and reals.is_plain(answer):
+    return False
+  one, other = reals.read(gold), reals.read(answer)
+  return bool(
+    one
+    and other
+    and _same_name(one[0], other[0])
+    and reals.same(one[1], other[1])
   )
 
 
 def _has_substance(text: str) -> bool:
-  return any(sign.isalnum() or sign in '∞∅' for sign in text)
+  return bool(re.search(r'[^\W_]|[∞∅]|\\\{\s*\\\}', text))
 
 
 def _without_parentheses(text: str) -> str:
+  text = _OPTION.sub(r'\1', text.strip())
   inner = notation.without_outer_parentheses(text)
   if inner == text.strip() or len(inner) > LONGEST:
     return inner
@@ -125,11 +135,12 @@ def _readings(text: str) -> list[Form]:
 
 def _same(gold: Form, answer: Form) -> bool:
   """Returns whether two forms are equal; the pairs that can be, case by case."""
+  gold, answer = _spread(gold), _spread(answer)
   if isinstance(gold, Relation) or isinstance(answer, Relation):
     return _same_relation(gold, answer)
   match gold, answer:
     case Scalar(), Scalar():
-      return _same_scalar(gold.text, answer.text)
+      return scalars.same(gold.text, answer.text)
     case Several(), Several():
       return _same_list(gold.items, answer.items)
     case Braces(), Braces():
@@ -137,7 +148,9 @@ def _same(gold: Form, answer: Form) -> bool:
     case (Several(), Braces()) | (Braces(), Several()):
       return _same_set(gold.items, answer.items)
     case (Several(), Group()) | (Group(), Several()):
-      return _is_tuple(gold, answer) and _in_order(gold.items, answer.items)
+      return _is_tuple(gold, answer) and _in_order(
+        _by_name(gold.items), _by_name(answer.items)
+      )
     case Group(), Group():
       brackets = (gold.opening, gold.closing)
       return brackets == (answer.opening, answer.closing) and _in_order(
@@ -164,8 +177,7 @@ def _listed(form: Form) -> tuple:
 
 def _is_tuple(gold: Form, answer: Form) -> bool:
   """Whether the brackets are those of a tuple, which may be left out."""
-  group = gold if isinstance(gold, Group) else answer
-  return (group.opening, group.closing) == ('(', ')')
+  return forms.is_tuple(gold if isinstance(gold, Group) else answer)
 
 
 def _in_order(gold: tuple, answer: tuple) -> bool:
@@ -182,7 +194,7 @@ def _same_list(gold: tuple, answer: tuple) -> bool:
   if any(
     len(one - {''}) > 1 and other == {''} for one, other in (names, names[::-1])
   ):
-    return _in_order(gold, answer)
+    return _in_order(_by_name(gold), _by_name(answer))
   left = list(answer)
   for item in gold:
     found = next(
@@ -257,13 +269,47 @@ def _exact_part(form: Form) -> Form:
   return Relation(form.sides[:count], form.signs[: count - 1])
 
 
+def _by_name(items: tuple) -> tuple:
+  """Returns values in the order of their names, if those are as x, y, z are.
+
+  Values without names are meant in that order; of names such as m and b, in
+  the order in which they stand.
+  """
+  names = [_name(item) for item in items]
+  letters = ''.join(sorted(names))
+  if len(letters) == len(items) and letters in 'abcdefghijklmnopqrstuvwxyz':
+    return tuple(sorted(items, key=_name))
+  return items
+
+
 def _name(form: Form) -> str:
   named = _assigned(form) if isinstance(form, Relation) else None
-  return _squeezed(named[0]) if named else ''
+  return scalars.squeezed(named[0]) if named else ''
 
 
 def _same_name(one: str, other: str) -> bool:
-  return not one or not other or _squeezed(one) == _squeezed(other)
+  return (
+    not one or not other or scalars.squeezed(one) == scalars.squeezed(other)
+  )
+
+
+def _spread(form: Form) -> Form:
+  """Returns x = 1, y = 2 for (x,y) = (1,2), and other forms as they are."""
+  if not isinstance(form, Relation) or form.signs != ('=',):
+    return form
+  names, values_ = form.sides
+  if not (_NAMES.fullmatch(names) and forms.is_tuple(forms.read(values_))):
+    return form
+  pair = [forms.split(side.strip()[1:-1], (',', ';'))[0] for side in form.sides]
+  if len(pair[0]) != len(pair[1]):
+    return form
+  return Several(
+    tuple(
+      Relation((name.strip(), value.strip()), ('=',))
+      for name, value in zip(*pair, strict=True)
+    ),
+    ',',
+  )
 
 
 def _is_name(text: str) -> bool:
@@ -293,7 +339,7 @@ def _is_worked_out(sides: tuple[str, ...]) -> bool:
     try:
       if not values.same(side, sides[-1]):
         return False
-    except values.Undecided:
+    except parsing.Undecided:
       continue  # 17 \bmod 5 = 2: what it is on the left cannot be computed.
   return True
 
@@ -313,7 +359,8 @@ def _interval(form: Form) -> tuple[str, Form] | None:
     else:
       sides, signs = (*sides, r'\infty'), (*signs, '<')
   low, name, high = sides
-  if not _is_name(name):
+  ends = rationals.number(low), rationals.number(high)
+  if not _is_name(name) or (None not in ends and ends[0] >= ends[1]):
     return None
   opening = '(' if signs[0] == '<' else '['
   closing = ')' if signs[1] == '<' else ']'
@@ -326,103 +373,16 @@ def _is_multiple(gold: Relation, answer: Relation) -> bool:
     return False
   try:
     differences = [
-      tuple(values.expression(side) for side in form.sides)
+      tuple(parsing.expression(side) for side in form.sides)
       for form in (gold, answer)
     ]
     ratio = values.ratio(*differences)
-  except values.Undecided:
+  except parsing.Undecided:
     return False
   if ratio is None:
     return False
   sign = answer.signs[0] if ratio > 0 else _FLIPPED.get(answer.signs[0])
   return gold.signs[0] == (sign or answer.signs[0])
-
-
-# Expressions.
-
-
-def _same_scalar(gold: str, answer: str) -> bool:
-  """Compares numbers exactly, words by letter, and expressions by value."""
-  if not gold or not answer:
-    return False
-  if _squeezed(gold) == _squeezed(answer):
-    return True
-  for special in (_BASED, _CLOCK, _RATIO):
-    pair = special.fullmatch(gold), special.fullmatch(answer)
-    if all(pair):
-      return _same_parts(special, *pair)
-    if any(pair) and special is not _RATIO:
-      return False
-  (ours, unit), (theirs, other_unit) = units.split(gold), units.split(answer)
-  if unit and other_unit and unit != other_unit:
-    return False
-  if _ANGLE.search(ours) or _ANGLE.search(theirs):
-    same = _squeezed(ours) == _squeezed(theirs)  # A degree sign is left out.
-    return same or _same_expression(gold, answer)
-  one, other = values.number(ours), values.number(theirs)
-  if one is not None and other is not None:
-    return one == other or _is_share(one, unit, other, other_unit)
-  if _is_wordy(ours) or _is_wordy(theirs):
-    return _words(ours) == _words(theirs) != ''
-  return _same_expression(ours, theirs)
-
-
-def _is_share(one, unit: str, other, other_unit: str) -> bool:
-  """Whether one number is a percentage, and the other the same as a share."""
-  if {unit, other_unit} != {'%', ''}:
-    return False
-  return one == 100 * other if unit else 100 * one == other
-
-
-def _same_parts(special: re.Pattern, gold: re.Match, answer: re.Match) -> bool:
-  if special is not _RATIO:
-    ours, theirs = (
-      tuple(part.lstrip('0').lower() for part in match.groups())
-      for match in (gold, answer)
-    )
-    return ours == theirs
-  numbers = [values.number(part) for part in (*gold.groups(), *answer.groups())]
-  if None in numbers or 0 in numbers:
-    return False
-  return numbers[0] * numbers[3] == numbers[1] * numbers[2]
-
-
-def _is_wordy(text: str) -> bool:
-  return bool(_WORD.search(text) or _LETTERS.fullmatch(text))
-
-
-def _words(text: str) -> str:
-  """Returns words in small letters, without what does not sound."""
-  text = re.sub(r'\\text(?![A-Za-z])|[{}\\$"]', ' ', text)
-  text = re.sub(r"(?<!\d)\.|\.(?!\d)|[()!?']", '', text).lower()
-  text = re.sub(r'^(?:the|a|an) ', '', ' '.join(text.split()))
-  return re.sub(r'\s*([,:/-])\s*', r'\1', text)
-
-
-def _squeezed(text: str) -> str:
-  """Returns the text without the blanks that LaTeX does not show."""
-  return _BLANKS.sub('', text.strip().lstrip('+'))
-
-
-def _same_expression(gold: str, answer: str) -> bool:
-  gold, answer = _opaque(gold), _opaque(answer)
-  try:
-    return values.same(gold, answer)
-  except values.Undecided:
-    return False
-
-
-def _opaque(text: str) -> str:
-  """Returns the text with a symbol for each sum, integral and limit.
-
-  They are linear, so what is equal for any such symbol is equal for them; none
-  is computed, for that may take forever, and an answer is a value.
-  """
-  import zlib
-
-  return _OPERATOR.sub(
-    lambda found: f'Q_{{{zlib.crc32(_squeezed(found[0]).encode())}}} ', text
-  )
 
 
 def _same_computed_matrix(gold: Form, answer: Form) -> bool:
@@ -432,7 +392,7 @@ def _same_computed_matrix(gold: Form, answer: Form) -> bool:
   )
   try:
     rows = values.matrix(scalar.text)
-  except values.Undecided:
+  except parsing.Undecided:
     return False
   if [len(row) for row in rows] != [len(row) for row in matrix.rows]:
     return False

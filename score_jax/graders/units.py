@@ -15,12 +15,17 @@ _PERCENT = re.compile(r'\s*\\?%$')
 _DEGREES = re.compile(r'\s*\^\s*\\circ\s*(?:\\text\{\s*)?([CF]?)\s*\}?$')
 _POWER = re.compile(r'\s*\^\s*\{?([23])\}?$')
 _TEXT = re.compile(r'\s*\\text\{([^{}]*)\}$')
+_RATE = re.compile(
+  r'\s*\\frac\{\s*\\text\{([^{}]*)\}\s*\}\{\s*\\text\{([^{}]*)\}\s*\}$'
+  r'|\s*\\text\{([^{}]*)\}\s*/\s*\\text\{([^{}]*)\}$'
+)
+_SHORT = re.compile(r'(?<=[\d)}])\s*([A-Za-z]+)$')
 _WORDS = re.compile(
   r'(?<=[\d}).])\s*((?<=\s)[A-Za-z][A-Za-z./]+(?: [A-Za-z./]+)*)$'
 )
 _CURRENCIES = {r'\$': 'dollar', '$': 'dollar', 'USD': 'dollar', '€': 'euro'}
 _ATTACHED = re.compile(
-  r'(?<=[\d}])\s*((?:[cmk]m|km/h|mph|kg|m[gLl]|ft|inch|percent|pct|degrees?)'
+  r'(?:(?<=[\d}])|(?<=\\pi )|(?<=\\pi))\s*((?:[cmk]m|km/h|mph|kg|m[gLl]|ft|inch|percent|pct|degrees?)'
   r'(?:/[a-z]+)?)$'
 )
 # None of them is part of a unit; with one, it is a sentence.
@@ -44,6 +49,9 @@ WORDS = 4  # In a unit, at most.
 
 def split(text: str) -> tuple[str, str]:
   """Returns a tidy answer without its unit, and the unit in one spelling."""
+  text = _RATE.sub(
+    lambda rate: rf'\text{{{rate[1] or rate[3]}/{rate[2] or rate[4]}}}', text
+  )
   money = _CURRENCY.match(text)
   if money:
     unit = _CURRENCIES.get(money[2], money[2])
@@ -68,11 +76,24 @@ def split(text: str) -> tuple[str, str]:
   return text, ''
 
 
+def split_short(text: str, unit: str) -> tuple[str, str]:
+  """Returns as `split` does where only another answer tells a unit from a name.
+
+  Args:
+    text: as 10 m, which may be ten times m.
+    unit: of the other answer.
+  """
+  found = _SHORT.search(text)
+  if found and _spelled(found[1], '') == unit:
+    return text[: found.start()].strip(), unit
+  return text, ''
+
+
 def _is_unit(text: str) -> bool:
   words = re.findall('[A-Za-z]+', text.lower())
   return (
     0 < len(words) <= WORDS
-    and not _SENTENCE & set(words)
+    and (words == ['times'] or not _SENTENCE & set(words))
     and words[0] not in _FUNCTIONS
     and not re.search(r'\d', text)
   )

@@ -198,7 +198,7 @@ def test_mutations_of_a_short_program_run_and_fail():
 
 def judged(name, chosen):
   tests = chosen[1]
-  limits = sandbox.Limits(seconds=60.0, memory_mb=1024)
+  limits = sandbox.Limits(seconds=60.0, memory_mb=2048)  # As by default.
   return code.passes(code.judge(chosen[0], tests, limits), tests), name
 
 
