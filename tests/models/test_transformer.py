@@ -289,20 +289,20 @@ def test_a_wide_product_is_not_rounded_and_its_gradient_is_the_narrow_ones():
     jnp.asarray(draw(size=shape), jnp.bfloat16)
     for shape in ((3, 40), (40, 5), (3, 5))
   )
-  found = transformer.wide_product('IJ,JK->IK', x, kernel)
+  found = transformer.product('IJ,JK->IK', x, kernel, True)
   expected = np.asarray(x, float) @ np.asarray(kernel, float)
   assert found.dtype == jnp.float32
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
-  def gradient(product):
+  def gradient(product, *wide):
     def loss(x, kernel):
-      return jnp.sum(product('IJ,JK->IK', x, kernel) * weight)
+      return jnp.sum(product('IJ,JK->IK', x, kernel, *wide) * weight)
 
     return jax.grad(loss, (0, 1))(x, kernel)
 
   jax.tree.map(
     np.testing.assert_array_equal,
-    gradient(transformer.wide_product),
+    gradient(transformer.product, True),
     gradient(jnp.einsum),
   )
 
