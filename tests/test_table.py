@@ -16,11 +16,12 @@ from score_jax.config import ConfigError
 from score_jax.laboratory import cells
 from score_jax.methods import catalogue
 
-# Two updates of each stage, so that two rounds have one of each or two.
-UPDATES = 4
+# So that two rounds have two updates each, or three; one that has but one
+# samples twice, for its traces and for its checkpoint.
+UPDATES = 6
 SETTINGS = {
   'train.stage1_steps': 2,
-  'train.stage2_steps': 2,
+  'train.stage2_steps': 4,
   'method.rounds': 2,
   'model.unroll': False,
   'train.trajectories': 64,
@@ -152,8 +153,8 @@ def test_a_row_stopped_in_a_round_ends_as_the_unbroken_one(
     unbroken / 'metrics.jsonl'
   )
   for name in ('round1', 'round2'):
-    found = small.params(cell, name, 2)
-    assert found == small.params(unbroken, name, 2)
+    found = small.params(cell, name, 3)
+    assert found == small.params(unbroken, name, 3)
   ours, theirs = (files.read_json(x / 'eval.json') for x in (cell, unbroken))
   assert ours == theirs
 
