@@ -109,8 +109,9 @@ def _task() -> ConfigDict:
 def _grading() -> ConfigDict:
   c = ConfigDict()
   c.workers = 0  # Processes that grade at once; 0 = one per CPU core.
-  c.seconds = 10.0  # For one answer, or one program with all its tests.
-  c.memory_mb = 2048  # Of a worker, and of each process of a program.
+  # For one answer, or one program with all its tests; 0 = as the task needs.
+  c.seconds = 0.0
+  c.memory_mb = 0  # Of a worker, or of a program; 0 = as the task needs.
   c.allow_unprotected = False  # Run programs though a protection is missing.
   return c
 
@@ -506,8 +507,8 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 2, 'table.turns', 'table.samples')
   _at_least(config, 1, 'table.problems')
   _at_least(config, 0.01, 'table.temperature')
-  _at_least(config, 0.1, 'grading.seconds')
-  _at_least(config, 64, 'grading.memory_mb')
+  for name, least in (('seconds', 0.1), ('memory_mb', 64)):
+    _at_least(config, least if config.grading[name] else 0, f'grading.{name}')
   _share(config, 'method.gamma', 'method.offline_fraction')
   _share(config, 'method.multi_turn_gamma', 'method.first_weight')
   _share(config, 'method.importance_share', 'method.retry_share')

@@ -26,9 +26,17 @@ class Limits:
   """Of grading; see the settings of the same names."""
 
   workers: int
-  seconds: float
-  memory_mb: int
+  seconds: float  # 0 = what the task needs.
+  memory_mb: int  # 0 = what the task needs.
   allow_unprotected: bool
+
+  def of(self, task: Task) -> Limits:
+    """Returns the limits with those of a task where none are set."""
+    return dataclasses.replace(
+      self,
+      seconds=self.seconds or task.seconds,
+      memory_mb=self.memory_mb or task.memory_mb,
+    )
 
 
 # Takes problems and as many texts, and returns what gives the verdicts.
@@ -60,6 +68,7 @@ def open_grader(task: Task, limits: Limits) -> Iterator[Grader]:
   if not task.isolated:
     yield in_process(task.grader)
     return
+  limits = limits.of(task)
   keywords, seconds, memory = {}, limits.seconds, limits.memory_mb
   if task.grader == CODE:
     keywords = {

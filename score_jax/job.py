@@ -323,15 +323,14 @@ def _open_graders(
   wanted: tuple[tasks.Task, tasks.Task],
   opened: contextlib.ExitStack,
 ) -> list[grading.Grader]:
-  """Returns the graders of tasks; those of one name share their processes."""
+  """Returns the graders of tasks; equal ones share their processes."""
   limits = grading.Limits(**config.grading)
+  keys = [(task.grader, limits.of(task)) for task in wanted]
   graders = {}
-  for task in wanted:
-    if task.grader not in graders:
-      graders[task.grader] = opened.enter_context(
-        grading.open_grader(task, limits)
-      )
-  return [graders[task.grader] for task in wanted]
+  for key, task in zip(keys, wanted, strict=True):
+    if key not in graders:
+      graders[key] = opened.enter_context(grading.open_grader(task, limits))
+  return [graders[key] for key in keys]
 
 
 def _check_length(config: ConfigDict, folder: str, between: int) -> None:

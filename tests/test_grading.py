@@ -25,6 +25,8 @@ class Task:
   grader: str
   isolated: bool
   name: str = 'numbers'
+  seconds: float = 9.0
+  memory_mb: int = 256
 
 
 def same(problem, text):
@@ -106,6 +108,15 @@ def test_a_reference_that_runs_out_of_time_is_told_from_one_that_fails():
     pytest.raises(ConfigError, match=r'p0 timeout.*more grading\.seconds'),
   ):
     grading.check_references(task, grader, slow)
+
+
+def test_a_task_says_what_it_needs_where_no_limit_is_set():
+  task = Task(f'{THIS}:same', isolated=True)
+  unset = dataclasses.replace(LIMITS, seconds=0.0, memory_mb=0)
+  assert (unset.of(task).seconds, unset.of(task).memory_mb) == (9.0, 256)
+  assert LIMITS.of(task) == LIMITS
+  with grading.open_grader(task, unset) as grader:
+    assert grader.grade(PROBLEMS, TEXTS) == EXPECTED
 
 
 def test_programs_are_not_run_where_a_protection_is_missing(monkeypatch):

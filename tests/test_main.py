@@ -288,7 +288,7 @@ def test_a_run_older_than_a_setting_goes_on_at_its_default_alone(
   assert job.is_claimed(config, tmp_path)
   for name, value, default in (
     ('method.alpha', 4.0, 10.0),
-    ('grading.seconds', 3.0, 10.0),
+    ('grading.seconds', 3.0, 0.0),
   ):
     changed = parse(f'--config.{name}={value}')
     with pytest.raises(ConfigError) as refused:

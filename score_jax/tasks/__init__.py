@@ -49,6 +49,8 @@ class Task:
   instruction: str  # Between attempts; does not say whether one was right.
   grader: str  # 'module:function', from (Problem, text) to a Verdict.
   isolated: bool  # Whether the grader needs a process of its own.
+  seconds: float  # That it needs for one answer, with room.
+  memory_mb: int  # The same.
   register: Callable[[], None]  # Adds it to seqio's registry, data prepared.
   splits: tuple[str, ...]  # Of 'train', 'validation', 'test'.
   members: tuple[Member, ...]  # Of a mixture; else the task itself.
@@ -83,6 +85,8 @@ def get(settings: Settings) -> Task:
     instruction=settings.instruction or recipe.instruction,
     grader=grader,
     isolated=grader not in HARMLESS,
+    seconds=recipe.seconds,
+    memory_mb=recipe.memory_mb,
     register=lambda: _register(settings, recipe, prompt),
     splits=tuple(splits),
     members=(Member(name, 1),),
@@ -143,6 +147,8 @@ def _mixture(settings: Settings) -> Task:
     instruction=tasks[0].instruction,
     grader=tasks[0].grader,
     isolated=tasks[0].isolated,
+    seconds=max(task.seconds for task in tasks),
+    memory_mb=max(task.memory_mb for task in tasks),
     register=register,
     splits=tuple(splits),
     members=members,

@@ -23,12 +23,17 @@ class Recipe:
   grader: str
   # Ids, in the split 'prompt', of the worked examples that prompts show.
   examples: tuple[str, ...] = ()
+  # What its references need of the grader, with room: see docs/grading.md.
+  seconds: float = 10.0  # Of the clock, for one answer.
+  memory_mb: int = 2048
 
 
 _WHOLE = {split: split for split in ('train', 'validation', 'test')}
 # All that there is to train on; nothing is left to validate with.
 _ALL = {'train': 'train+validation', 'test': 'test'}
 _TEST = {'test': 'test'}
+# Mbpp/255 builds two lists of 1.7 million tuples of 77 and compares them.
+_MBPP_PLUS = {'seconds': 120.0, 'memory_mb': 4096}
 _SHOTS = ('Mbpp/2', 'Mbpp/3', 'Mbpp/4')  # Those of Austin et al. (2021).
 
 
@@ -43,9 +48,12 @@ def _code(
   splits: Mapping[str, str],
   prompt: str,
   examples: tuple[str, ...] = (),
+  **limits: float,
 ) -> Recipe:
   instruction = wording.CODE_INSTRUCTION
-  return Recipe(source, splits, prompt, instruction, CODE_GRADER, examples)
+  return Recipe(
+    source, splits, prompt, instruction, CODE_GRADER, examples, **limits
+  )
 
 
 RECIPES: dict[str, Recipe] = {
@@ -68,14 +76,21 @@ RECIPES: dict[str, Recipe] = {
   ),
   # As it is published, over all of MBPP's ids, those to train on included.
   'mbpp_plus': _code(
-    'mbpp_plus', {'test': 'prompt+test+validation+train'}, wording.TASK_PROMPT
+    'mbpp_plus',
+    {'test': 'prompt+test+validation+train'},
+    wording.TASK_PROMPT,
+    **_MBPP_PLUS,
   ),
   # The part that no training on MBPP has seen.
-  'mbpp_plus_test': _code('mbpp_plus', _TEST, wording.TASK_PROMPT),
+  'mbpp_plus_test': _code(
+    'mbpp_plus', _TEST, wording.TASK_PROMPT, **_MBPP_PLUS
+  ),
   # Each with a wrong program as its first attempt.
   'mbpp_repair': _code('mbpp_repair', _WHOLE, wording.TASK_PROMPT),
   'humaneval': _code('humaneval', _TEST, wording.HUMANEVAL_PROMPT),
-  'humaneval_plus': _code('humaneval_plus', _TEST, wording.HUMANEVAL_PROMPT),
+  'humaneval_plus': _code(
+    'humaneval_plus', _TEST, wording.HUMANEVAL_PROMPT, seconds=60.0
+  ),
   'jsonl': _math('', {split: split for split in jsonl.SPLITS}),
 }
 MIXTURES: dict[str, str] = {

@@ -249,3 +249,17 @@ def test_a_mixture_holds_its_members_problems_with_their_names(task):
   assert [p.id.split('/')[0] for p in first] == ['gsm8k'] * 4 + ['math'] * 2
   rates = seqio.get_mixture_or_task('gsm8k=2,math=1').rate_per_task_name
   assert dict(rates) == {'gsm8k': 2.0, 'math': 1.0}
+
+
+def test_tests_that_take_long_have_limits_of_their_own():
+  needs = {
+    name: tasks.get(tasks.Settings(name))
+    for name in ('humaneval', 'humaneval_plus', 'mbpp', 'mbpp_plus')
+  }
+  for name in ('humaneval', 'mbpp'):
+    plain, plus = needs[name], needs[f'{name}_plus']
+    assert plain.grader == plus.grader
+    assert (plain.seconds, plain.memory_mb) == (10.0, 2048)
+    assert plus.seconds >= 60.0
+  mixed = tasks.get(tasks.Settings('mbpp_plus=1,humaneval_plus=1'))
+  assert (mixed.seconds, mixed.memory_mb) == (120.0, 4096)
