@@ -57,7 +57,7 @@ def export(
       f'--adapter: the run in {workdir} has none, for it trained all parameters '
       '(model.lora.rank=0); leave --adapter out.'
     )
-  stage = _stage(workdir, stage)
+  stage = _stage(config, workdir, stage)
   source = _base_folder(config, base)
   mesh = sharding.make_mesh((1, jax.device_count(), 1))
   model = job.make_model(config, source, mesh)
@@ -66,12 +66,13 @@ def export(
   params, meta = checkpoint.restore_params(
     where, checkpoint.best_first(where), target, print
   )
+  which = f'{stage}, step {meta["step"]}{_so_far(config, where)}'
   hf = weights.read_config(source)
   template = _chat_template(config, source)
   if adapter:
     params = jax.tree.map(lambda x: x.astype(dtype or x.dtype), params)
     weights.save_adapter(out, params, chosen, hf, source, template)
-    return f'the adapter of {stage}, step {meta["step"]}'
+    return f'the adapter of {which}'
   dtypes = dtype or weights.stored_dtypes(source)
   if chosen is None:
     dtypes = jax.tree.broadcast(dtypes, params)
@@ -85,7 +86,19 @@ def export(
       )
     params = lora.merge(frozen, params, chosen, dtypes)
   weights.save(out, params, hf, source, progress=True, chat_template=template)
-  return f'{stage}, step {meta["step"]}'
+  return which
+
+
+def _so_far(config: ConfigDict, folder: pathlib.Path) -> str:
+  """Returns a remark where a stage's checkpoints do not reach its end."""
+  from score_jax import checkpoint
+  from score_jax.methods import catalogue
+
+  steps = {phase.name: phase.steps for phase in catalogue.get(config).phases}
+  newest, last = checkpoint.newest_step(folder), steps[folder.name]
+  if newest >= last:
+    return ''
+  return f' (the best so far: {newest} of {last} steps are made)'
 
 
 def _settings(workdir: pathlib.Path) -> ConfigDict:
@@ -129,9 +142,16 @@ def _chat_template(config: ConfigDict, source: str) -> str:
   return '' if served == words.library.get_chat_template() else served
 
 
-def _stage(workdir: pathlib.Path, name: str) -> str:
-  """Returns a stage that has checkpoints."""
-  found = sorted(p.name for p in (workdir / 'checkpoints').glob('*'))
+def _stage(config: ConfigDict, workdir: pathlib.Path, name: str) -> str:
+  """Returns a stage that has checkpoints: the one asked for, or the last."""
+  from score_jax import checkpoint
+  from score_jax.methods import catalogue
+
+  found = [
+    phase.name
+    for phase in catalogue.get(config).phases
+    if checkpoint.steps(workdir / 'checkpoints' / phase.name)
+  ]
   if not found or (name and name not in found):
     raise ConfigError(
       f'--stage={name!r} has no checkpoint in {workdir}; there '

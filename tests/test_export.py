@@ -68,6 +68,29 @@ def test_what_was_trained_on_other_devices_comes_out_bit_for_bit(
     assert (out / name).read_bytes() == (job.BUNDLED / name).read_bytes()
 
 
+def test_a_stage_that_is_not_finished_is_said_to_be_so(
+  workdir, tmp_path, command
+):
+  last = small.STEPS['stage2']
+  set_in_config(workdir, 'train', stage2_steps=last + 1)
+  out = tmp_path / 'out'
+  best = checkpoint.best_step(workdir / 'checkpoints' / 'stage2')
+  assert command(workdir=workdir, out=out) == (
+    0,
+    f'wrote stage2, step {best} (the best so far: {last} of {last + 1} steps '
+    f'are made) to {out}\n',
+  )
+
+
+def test_the_last_stage_is_the_last_that_has_a_checkpoint(
+  workdir, tmp_path, command
+):
+  shutil.rmtree(workdir / 'checkpoints' / 'stage2')
+  (workdir / 'checkpoints' / 'stage2').mkdir()  # As a kill leaves it.
+  code, said = command(workdir=workdir, out=tmp_path / 'out')
+  assert code == 0 and said.startswith('wrote stage1, step ')
+
+
 def test_a_base_model_that_has_moved_is_asked_for(workdir, tmp_path, command):
   set_in_config(workdir, 'model', path=str(tmp_path / 'gone'))
   out = tmp_path / 'out'
