@@ -121,9 +121,9 @@ def _base_folder(config: ConfigDict, given: str) -> str:
 
   path = given or config.model.path or str(job.BUNDLED)
   if not pathlib.Path(path).is_dir():
-    was = '' if given else ', where the run had its base model'
+    was = '' if given else ', where the run had its base model,'
     raise ConfigError(
-      f'{path}{was}, is not a folder; give that of the base model by --model.'
+      f'{path}{was} is not a folder; give that of the base model by --model.'
     )
   return path
 

@@ -237,9 +237,11 @@ def model_folder(config: ConfigDict) -> str:
     )
   path = config.model.path or str(BUNDLED)
   if not pathlib.Path(path).is_dir():
+    bundled = '' if hub else ', or leave it out for the bundled model'
     raise ConfigError(
       f'model.path={path!r} is not a folder; set it to that of a checkpoint as '
-      'on the Hugging Face hub, or leave it out for the bundled model.'
+      f'on the Hugging Face hub (hf download {hub or "NAME"} --local-dir DIR)'
+      f'{bundled}.'
     )
   return path
 

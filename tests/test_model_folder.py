@@ -89,6 +89,7 @@ def test_a_preset_with_a_wrong_folder_is_told_before_data_is_looked_for(
     preset='gemma2_2b_mbpp', mesh__fsdp=1, model__path=tmp_path / 'nowhere'
   )
   assert 'nowhere' in text and 'is not a folder' in text
+  assert 'hf download google/gemma-2-2b-it --local-dir DIR' in text
   text = refusal(preset='gemma2_2b_mbpp', mesh__fsdp=1)
   assert 'google/gemma-2-2b-it' in text and '--config.model.path=DIR' in text
 
