@@ -5,6 +5,7 @@
 #   make test     the tests, but for those of make test-long
 #   make test-long  those that take minutes each
 #   make sandbox  bubblewrap, which model-written programs are run in
+#   make browser  Chromium, which the tests open the viewer in
 #   make lint     ruff, as checker and as formatter
 #   make base     the bundled base model anew (see configs/pretrain.py)
 #   make lock     requirements*.txt from requirements*.in
@@ -28,7 +29,8 @@ DEV_READY := $(VENV)/dev-ready-$(call sum,requirements.txt requirements-dev.txt)
 export UV_COMPILE_BYTECODE := 1
 export VIRTUAL_ENV := $(abspath $(VENV))
 
-.PHONY: demo table test sandbox lint base lock clean setup dev-setup
+.PHONY: demo table test test-long sandbox browser lint base lock clean setup \
+	dev-setup
 
 demo: setup
 	$(BIN)/python -m score_jax.main --config=configs/score.py \
@@ -37,20 +39,27 @@ demo: setup
 table: setup
 	$(BIN)/python -m score_jax.table --workdir=runs/table $(ARGS)
 
-test: dev-setup sandbox
+test: dev-setup sandbox browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile \
 	  --no-loadscope-reorder $(ARGS)
 
-test-long: dev-setup sandbox
+test-long: dev-setup sandbox browser
 	$(BIN)/python -m pytest -m long $(ARGS)
 
-# A system's package, so it needs root; without it the tests that run programs
-# are skipped, and training on code refuses to start.
+# Systems' packages, so they need root. Without bubblewrap the tests that run
+# programs are skipped, and training on code refuses to start; without Chromium
+# the tests that open the viewer are skipped.
 sandbox:
 	@command -v bwrap > /dev/null || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
 	  apt-get update -qq && apt-get install -y -qq bubblewrap; } || \
 	  echo 'no bubblewrap: install it with the package manager of the system'
+
+browser:
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
+	  apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } || \
+	  echo 'no Chromium: install it with the package manager of the system'
 
 lint: dev-setup
 	$(BIN)/ruff check .
