@@ -41,6 +41,8 @@ class Limits:
   disk_mb: int = 64  # Of the temporary folder; it counts as memory, too.
   files: int = 128  # Open at once.
   entries: int = 50_000  # Files and folders in the temporary folder.
+  # Of processor time of the program, which a busy machine does not stretch.
+  cpu_seconds: float = float('inf')
   output_kb: int = 8192  # A program that prints more is ended.
 
   def resources(self) -> dict[str, int]:

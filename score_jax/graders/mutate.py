@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -82,12 +83,13 @@ def failing(programs: Iterable[str], tests: Tests, limits: Limits) -> list[str]:
   Raises:
     SandboxError: if the sandbox fails.
   """
-  loads = Tests(tests.before, tests.setup, ('0',), tests.entry)
+  # The first test passes wherever there is something to test.
+  asked = dataclasses.replace(tests, tests=('0', *tests.tests))
   kept = []
   for program in programs:
-    report = code.judge(program, tests, limits)
-    wrong = report.finished and not code.passes(report, tests)
-    if wrong and code.passes(code.judge(program, loads, limits), loads):
+    report = code.judge(program, asked, limits)
+    wrong = report.finished and not code.passes(report, asked)
+    if wrong and report.passed:
       kept.append(program)
   return kept
 

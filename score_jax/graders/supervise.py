@@ -277,8 +277,8 @@ class _Watch:
           f'the sandbox did not start within {START_SECONDS:.0f} seconds'
         )
       return self.verdict not in self.selector.get_map()
-    self.timed_out = now - self.started > self.limits.seconds
     self.measure(now)
+    self.timed_out |= now - self.started > self.limits.seconds
     flood = self.printed > self.limits.output_kb << 10
     ended = self.verdict not in self.selector.get_map()
     return self.timed_out or flood or self.heavy or ended
@@ -312,7 +312,7 @@ class _Watch:
       child.input = -1
 
   def measure(self, now: float = 0.0):
-    """Notes how much memory all processes of a sandbox have."""
+    """Notes what all processes of a sandbox have taken so far."""
     if now and now < self.measured + _WATCH_SECONDS:
       return
     self.measured = now
@@ -320,6 +320,8 @@ class _Watch:
       pids = [child.process.pid, *descendants(child.process.pid)]
       if child is self.children[0]:
         self.inside = pids[min(1, len(pids) - 1)]
+        used = sum(map(_cpu_seconds, pids))
+        self.timed_out |= used > self.limits.cpu_seconds
       resident = sum(map(_resident_mb, pids))
       self.peak = max(self.peak, resident)
       self.heavy |= resident > self.limits.memory_mb
@@ -360,6 +362,15 @@ def _entries(pids: list[int]) -> int:
   except OSError:
     return 0
   return found.f_files - found.f_ffree
+
+
+def _cpu_seconds(pid: int) -> float:
+  try:
+    text = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except OSError:  # It has ended.
+    return 0.0
+  user, system = text.rpartition(')')[2].split()[11:13]
+  return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')
 
 
 def _resident_mb(pid: int) -> float:

@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import tqdm
 from absl import logging
 
 from score_jax.config import ConfigError
@@ -22,8 +23,11 @@ from score_jax.tasks import wording
 
 EACH = 2  # Wrong programs of each problem, if so many are found
 TRIED = 6  # among so many.
-# What is timed out or too large is no program to repair, but none at all.
-LIMITS = sandbox.Limits(seconds=5.0, memory_mb=1024)
+LINES = 100  # Programs between two lines of progress.
+# What is timed out or too large is no program to repair, but none at all. The
+# slowest of the others takes a tenth of its second of processor time, so that
+# neither a slow nor a busy machine finds others.
+LIMITS = sandbox.Limits(seconds=60.0, memory_mb=1024, cpu_seconds=1.0)
 
 # From a problem to wrong programs for it, the same at every call.
 Mistakes = Callable[[Problem], Sequence[str]]
@@ -63,14 +67,20 @@ def to_repair(
   wanted = {name: part for name, part in splits.items() if name != 'prompt'}
   count = sum(map(len, wanted.values()))
   logging.warning(
-    'mbpp_repair: looking for mistakes in %d programs; this takes a while, '
-    'once.',
+    'mbpp_repair: making mistakes in %d programs and running their tests; this '
+    'takes some minutes, once.',
     count,
   )
   try:
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+      concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+      # A bar on a terminal alone; elsewhere `_repaired` writes lines.
+      tqdm.tqdm(
+        total=count, desc='mbpp_repair', unit=' programs', disable=None
+      ) as bar,
+    ):
       return {
-        name: list(_repaired(part, pool.map(find, part)))
+        name: list(_repaired(part, pool.map(find, part), bar))
         for name, part in wanted.items()
       }
   except sandbox.SandboxError as error:
@@ -80,9 +90,14 @@ def to_repair(
 
 
 def _repaired(
-  problems: Sequence[Problem], found: Iterator[Sequence[str]]
+  problems: Sequence[Problem], found: Iterator[Sequence[str]], bar: tqdm.tqdm
 ) -> Iterator[Problem]:
-  for problem, programs in zip(problems, found, strict=True):
+  for done, (problem, programs) in enumerate(
+    zip(problems, found, strict=True), start=1
+  ):
+    bar.update()
+    if bar.disable and done % LINES == 0:
+      logging.warning('mbpp_repair: %d of %d programs.', done, len(problems))
     for number, program in enumerate(programs, start=1):
       yield dataclasses.replace(
         problem,

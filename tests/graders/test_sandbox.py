@@ -267,6 +267,17 @@ def test_all_processes_together_have_one_memory():
   assert report.seconds < 12
 
 
+def test_a_limit_of_processor_time_ends_what_computes_and_not_what_waits():
+  limits = sandbox.Limits(30.0, 256, cpu_seconds=0.5)
+  busy = run('while True: pass', caged=sandbox.caged(), limits=limits)
+  assert (busy.timed_out, busy.finished) == (True, False)
+  assert busy.seconds < 20
+  source = 'import time\ntime.sleep(1.5)\nadd = lambda: 1'
+  tests = ['assert add() == 1']
+  waits = run(source, tests, caged=sandbox.caged(), limits=limits)
+  assert (waits.timed_out, waits.passed) == (False, 1)
+
+
 def test_without_bubblewrap_it_is_refused_unless_allowed(bare):
   missing = sandbox.missing_protections()
   assert {'no network', 'read-only files', 'own processes'} <= set(missing)

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from score_jax import tasks
+from score_jax import grading, tasks
+from score_jax.problem import Outcome
 from score_jax.tasks import catalogue
 
 COUNTS = {
@@ -122,3 +123,27 @@ def test_the_tasks_here_are_all_but_those_not_at_hand_or_made_in_minutes():
   missing = {'math', 'math_all', 'aime24', 'aime25', 'mbpp_repair'}
   published = {name for name, r in catalogue.RECIPES.items() if r.source}
   assert set(COUNTS) | missing == published
+
+
+@pytest.mark.long
+def test_all_programs_to_repair_are_wrong_and_made_alike_twice(
+  real, tmp_path_factory
+):
+  """All of MBPP, made twice: some minutes."""
+  made = []
+  for _ in range(2):
+    where = str(tmp_path_factory.mktemp('repair'))
+    task = tasks.get(
+      tasks.Settings('mbpp_repair', manual_dir=str(real), data_dir=where)
+    )
+    made.append({s: tasks.load_problems(task, s, 0) for s in task.splits})
+  assert made[0] == made[1]
+  counts = {split: len(part) for split, part in made[0].items()}
+  assert counts == {'train': 697, 'validation': 163, 'test': 947}
+  limits = grading.Limits(0, 20.0, 2048, allow_unprotected=False)
+  with grading.open_grader(task, limits) as grader:
+    for part in made[0].values():
+      wrong = grader.grade(part, [p.attempt for p in part])
+      assert {verdict.outcome for verdict in wrong} == {Outcome.WRONG}
+      right = grader.grade(part, [p.reference for p in part])
+      assert {verdict.outcome for verdict in right} == {Outcome.RIGHT}
