@@ -119,10 +119,12 @@ _IRRELEVANT = """
 # change the computation unless they are off.
 _OTHERS = """
   num_experts num_local_experts n_routed_experts num_experts_per_tok
-  moe_intermediate_size decoder_sparse_step quantization_config auto_map
+  moe_intermediate_size decoder_sparse_step auto_map
+  quantization_config compression_config quantization
   use_bidirectional_attention is_encoder_decoder add_cross_attention
   per_layer_config pruned_heads use_mrope mrope_section
   original_max_position_embeddings rotary_pct rotary_dim alibi use_alibi
+  rope_interleave rope_interleaved qkv_bias use_qkv_bias use_bias
   no_rope_layers no_rope_layer_interval use_logn_attn use_dynamic_ntk
   attn_temperature_tuning attention_chunk_size attention_multiplier
   residual_multiplier embedding_multiplier logits_scaling logit_scale
