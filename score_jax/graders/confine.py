@@ -139,7 +139,8 @@ def _prefix() -> pathlib.Path:
 
 
 def _interpreter() -> str:
-  path = pathlib.Path(os.path.realpath(sys.executable))
+  # Not sys.executable, which an environment may have as a copy of its own.
+  path = pathlib.Path(os.path.realpath(sys._base_executable))
   if path.is_relative_to('/usr'):
     return str(path)
   return f'{_PREFIX}/{path.relative_to(_prefix())}'
