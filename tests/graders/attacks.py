@@ -398,6 +398,7 @@ def add(a, b):
   'what lies behind an object of the tests': (
     GUEST
     + """
+import re
 def look(one):
   found = []
   for name in ('__class__', '__dict__', '_secret', '__init__', '__globals__',
@@ -409,11 +410,13 @@ def look(one):
       try: found.append(getattr(part, name))
       except Exception: pass
   for value in found:
-    if '30' in repr(value): return 30
+    # Longer than what a place in memory holds by chance.
+    for secret in re.findall('[0-9]{9,}', repr(value)): return int(secret)
 """,
     (
-      'class One:\n  def __init__(s): s._secret = 30\n'
-      '  def tell(s): return "no"\nwant = 30\nassert look(One()) == want',
+      'class One:\n  def __init__(s): s._secret = 864209731\n'
+      '  def tell(s): return "no"\n'
+      'want = 864209731\nassert look(One()) == want',
     ),
   ),
   'a key for the secrets of a sort': (
