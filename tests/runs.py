@@ -42,7 +42,7 @@ SMALL = {
   'eval.resamples': 50,
   'log.samples_every': 4,
 }
-TIMEOUT = 300
+TIMEOUT = 900  # Of what hangs: a busy machine takes several times as long.
 # Programs are run so few times here that compiling them well does not pay.
 FLAGS = '--xla_backend_optimization_level=0'
 # Not this file: the process that imports them has not the tests' folder on its
