@@ -41,14 +41,18 @@ def show(config: ConfigDict, split: str, count: int) -> Iterator[str]:
   """
   task = tasks.get(config.task)
   c = config.task
-  words = tokenizer.load(
-    job.model_folder(config), Chat(c.chat, c.system, c.thinking)
-  )
+  folder = job.model_folder(config)
+  words = tokenizer.load(folder, Chat(c.chat, c.system, c.thinking))
   most = config.task.train_problems if split == 'train' else 0
   problems = tasks.load_problems(task, split, most)
   yield f'task      {task.name}, {len(problems):,} problems in {split}'
   yield f'grader    {task.grader}'
   yield from (f'prompts   {note}' for note in words.notes)
+  if folder == str(job.BUNDLED) and task.name != 'arithmetic':
+    yield (
+      'tokens    of the bundled model, which knows sums alone: <unknown> stands '
+      'for all else; --config.model.path=DIR shows them as your model has them'
+    )
   for problem in problems[:count]:
     yield from _problem(problem, words)
   yield ''

@@ -7,7 +7,6 @@ says is graded all the same.
 import json
 import pathlib
 import shutil
-import signal
 import time
 
 import pytest
@@ -20,9 +19,8 @@ TINY = {
   'train__stage2_steps': STEPS,
   'train__trajectories': 8,
   'sampling__first_attempts': 4,
-  'sampling__max_prompt_tokens': 900,
+  'sampling__max_prompt_tokens': 70,
   'sampling__max_tokens': '(12, 12)',
-  'task__long_prompts': 'drop',
   'task__train_problems': 0,
   'checkpoint__every': 2,
   'eval__every': 0,
@@ -48,13 +46,23 @@ def _math(tmp_path):
 
 
 def _mbpp(tmp_path):
+  # Three worked examples stand before each problem.
+  more = {'sampling__max_prompt_tokens': 420, 'sampling__parts': 2}
+  return _programs('mbpp') | more
+
+
+def _repair(tmp_path):
+  # Room for the fixed first attempts.
+  return _programs('mbpp_repair') | {
+    'sampling__max_prompt_tokens': 120,
+    'sampling__max_tokens': '(50, 12)',
+  }
+
+
+def _programs(name):
   if not shutil.which('bwrap'):
     pytest.skip('no bubblewrap: programs are not run without it')
-  return {
-    'task__name': 'mbpp',
-    'task__manual_dir': FIXTURES / 'mbpp',
-    'sampling__parts': 2,
-  }
+  return {'task__name': name, 'task__manual_dir': FIXTURES / 'mbpp'}
 
 
 def _jsonl(tmp_path):
@@ -87,6 +95,7 @@ def _problems(workdir):
   [
     pytest.param(_math, marks=pytest.mark.long),
     pytest.param(_mbpp, marks=pytest.mark.long),
+    pytest.param(_repair, marks=pytest.mark.long),
     _jsonl,
   ],
 )
@@ -97,15 +106,16 @@ def test_a_run_killed_and_resumed_sees_the_same_problems_in_the_same_order(
   monkeypatch.setenv('PYTHONPATH', str(tmp_path))
   unbroken, broken = tmp_path / 'unbroken', tmp_path / 'broken'
   runs.finish(unbroken, **settings)
-  process = runs.start(broken, **settings)
+  log = tmp_path / 'log'
+  process = runs.fork(log, broken, **settings)
   metrics = broken / 'metrics.jsonl'
   deadline = time.monotonic() + small.TIMEOUT
   while not metrics.exists() or metrics.read_bytes().count(b'\n') < 3:
-    assert process.poll() is None, process.communicate()
+    assert process.is_alive(), log.read_text()
     assert time.monotonic() < deadline
     time.sleep(0.01)
-  process.send_signal(signal.SIGKILL)
-  process.communicate()
+  process.kill()
+  process.join()
   said = runs.finish(broken, **settings)
   assert 'going on from step 2' in said
   seen = _problems(unbroken)

@@ -46,6 +46,15 @@ def test_a_problem_is_shown_prompt_by_prompt_with_its_lengths(tmp_path):
   assert between.split('\n')[1] == '<end>'
 
 
+def test_words_that_the_bundled_model_lacks_are_explained(tmp_path):
+  config = _config(tmp_path, '{"problem": "hello", "answer": "1"}\n')
+  said = '\n'.join(show.show(config, 'train', 1))
+  assert '<unknown> stands for all else; --config.model.path=DIR shows' in said
+  config.task.name = 'arithmetic'
+  config.task.train_problems = 20
+  assert '<unknown> stands' not in '\n'.join(show.show(config, 'train', 1))
+
+
 def test_lengths_are_of_the_whole_split_beside_their_limits(tmp_path):
   lines = ''.join(
     f'{{"problem": "{"1" * n}", "answer": "{n}", "reference": "1"}}\n'

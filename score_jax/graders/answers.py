@@ -62,7 +62,9 @@ _LEAD = re.compile(
 )
 # A short sentence about its last word, which has to be an answer by itself.
 _SHORT_CLAIM = re.compile(
-  r'[A-Za-z]+\b[^$=]*\b(?:is|are|equals)\s+(\S.*)', re.DOTALL
+  r'[A-Za-z]+\b(?:(?!\b(?:is|are|equals)\b)[^$=])*'
+  r'\b(?:is|are|equals)\s+((?:(?!\b(?:is|are|equals)\b).)+)',
+  re.DOTALL,
 )
 _REASON = re.compile(r',?\s+(?:because|since)\b', re.I)
 _HEDGE = re.compile(

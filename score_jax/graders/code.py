@@ -76,7 +76,8 @@ def grade(
   Args:
     problem: its answer comes from `encode_tests`.
     text: an attempt; see `program_of`.
-    seconds: of the clock, for the program and all its tests.
+    seconds: of the clock, for the program and all its tests; of processor time
+      the program has half as many.
     memory_mb: of the program's processes together.
     allow_unprotected: runs it even where it cannot be shut in.
 
@@ -88,7 +89,7 @@ def grade(
   if not program:
     return Verdict(Outcome.UNPARSED, '', 0.0)
   tests = decode_tests(problem.answer)
-  limits = Limits(seconds=seconds, memory_mb=memory_mb)
+  limits = Limits(seconds, memory_mb, cpu_seconds=seconds * COMPUTING)
   report = judge(program, tests, limits)
   share = report.passed / len(tests.tests)
   return Verdict(_outcome(report, tests), program, share)
@@ -125,6 +126,9 @@ def decode_tests(answer: str) -> Tests:
   return Tests(**fields | {'tests': tuple(fields['tests'])})
 
 
+# Of the seconds of the clock; the rest is for the tests, and for processors
+# that others use too. What never ends is given up so much earlier.
+COMPUTING = 0.5
 _LONGEST = 1 << 20  # Characters of a text that are read: no one writes more.
 _FENCE = re.compile(r'^[ \t]*(?:```|~~~)[^\n]*', re.MULTILINE)
 # How a line begins that is not prose.

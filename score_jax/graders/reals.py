@@ -36,6 +36,7 @@ _BUILT = re.compile(
 )
 _ABSOLUTE = re.compile(r'\|\s*([A-Za-z])\s*(?:([-+])([^|]+))?\|')
 _NAME = re.compile(r'[A-Za-z](?:_\w)?')
+MOST = 64  # Parts of a set: each end is computed.
 _FLIPPED = {'<': '>', '>': '<', '<=': '>=', '>=': '<='}
 
 
@@ -92,6 +93,8 @@ def same(one: Set, other: Set) -> bool:
 
 
 def _read(form: Form) -> tuple[str, Set]:
+  if isinstance(form, (Braces, Union, Several)) and len(form.items) > MOST:
+    raise _NoSet(form)
   match form:
     case Scalar():
       return _of_text(form.text)

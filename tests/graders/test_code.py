@@ -10,7 +10,7 @@ import hostile
 import published
 import pytest
 
-from score_jax.graders import code, instrument, mutate, sandbox
+from score_jax.graders import code, instrument, mutate, sandbox, supervise
 from score_jax.problem import Outcome, Problem
 
 SECONDS = 20.0  # For what ends by itself, on a busy machine.
@@ -67,6 +67,18 @@ def test_a_time_out_is_told_from_a_wrong_answer():
   slow = 'def add(a, b):\n  while a > 5: pass\n  return a + b\n'
   verdict = grade(slow, hostile.SUM, seconds=1.0)
   assert (verdict.outcome, verdict.share) == (Outcome.TIMEOUT, 1 / 2)
+
+
+def test_a_program_may_compute_for_half_of_its_time(monkeypatch):
+  seen = []
+
+  def run(program, before, tests, entry, limits, *, caged):
+    seen.append(limits)
+    return supervise.run(program, before, tests, entry, limits, caged=caged)
+
+  monkeypatch.setattr(sandbox, 'run', run)
+  assert grade('add = max', hostile.SUM, seconds=8.0).outcome == Outcome.WRONG
+  assert (seen[0].seconds, seen[0].cpu_seconds) == (8.0, 4.0)
 
 
 def test_a_text_without_a_program_is_unparsed():
