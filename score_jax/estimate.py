@@ -182,11 +182,16 @@ class Sizes:
     return columns(self.setup.config, self.setup.instruction)
 
   @property
+  def scored(self) -> int:
+    """Returns the columns of a row that are scored: those of attempts."""
+    return min(self.length, sum(self.setup.config.sampling.max_tokens))
+
+  @property
   def block(self) -> int:
     """Returns the columns whose logits exist at once in the update."""
     config = self.setup.config
     rows = config.train.trajectories // config.train.accumulation
-    return max(1, min(self.length, config.model.logits_chunk // rows))
+    return max(1, min(self.scored, config.model.logits_chunk // rows))
 
   def cache(self, rows: int, slots: int) -> float:
     """Returns the bytes of keys and values of all layers."""
@@ -263,7 +268,7 @@ def update_moments(setup: Setup) -> list[Moment]:
     'saved activations': setup.model.config.layers * _saved(s),
     'hidden states': 2
     * s.learned
-    * s.length
+    * (s.length + s.scored)
     * setup.model.config.width
     * s.act,
   }
@@ -395,7 +400,7 @@ def update_cost(setup: Setup) -> dict[str, Cost]:
   tokens = s.learned * s.length
   forward = layers_cost(s, tokens, s.length)
   again = {'none': 0, 'products': 0.3, 'block': 1}[config.model.remat]
-  blocks = math.ceil(s.length / s.block)
+  blocks = math.ceil(s.scored / s.block)
   head = head_cost(s, s.learned * s.block)
   gradient = _elements(setup.trained) * 4
   layers = 3 + again  # The reference's, the policy's, twice that backward.

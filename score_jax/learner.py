@@ -17,7 +17,13 @@ import optax
 from score_jax import objective, sharding
 from score_jax.models.lora import bind, Lora
 from score_jax.models.transformer import Transformer
-from score_jax.policy import Policy, score_tokens, token_logp, TokenScores
+from score_jax.policy import (
+  Attempts,
+  Policy,
+  score_tokens,
+  token_logp,
+  TokenScores,
+)
 from score_jax.trajectory import Trajectory
 
 # Which stream of random numbers a key belongs to.
@@ -63,6 +69,8 @@ class Learning:
   mask_truncated: bool  # Whether attempts cut off earn and teach nothing.
   accumulation: int  # Parts of the batch, whole groups each.
   logits_chunk: int  # Tokens whose logits exist at once.
+  # The longest attempt of each turn; () = nobody says, so whole rows are scored.
+  attempt_tokens: tuple[int, ...]
   beta2_rate: float  # 0 keeps beta2.
   beta2_fraction: float
   beta2_low: float
@@ -154,7 +162,7 @@ def loss_and_metrics(
   if near is not None:
     near = jax.lax.stop_gradient(near)
     reference = bind(reference, near, learning.lora)
-  both = functools.partial(_scores, learning, reference, trajectory.tokens)
+  both = functools.partial(_scores, learning, reference, trajectory)
   scores = taught = both(model, policy)
   if learning.lora is not None and learning.lora.dropout:
     scores = jax.lax.stop_gradient(scores)
@@ -186,12 +194,17 @@ def _given(learning, batch, average) -> jax.Array | None:
 
 
 def _scores(
-  learning, reference, tokens, model, params, dropout=0.0, key=None
+  learning, reference, trajectory, model, params, dropout=0.0, key=None
 ) -> TokenScores:
   def unembed(params):
     return lambda x: model.apply({'params': params}, x, method='unembed')
 
-  tokens = sharding.constrain(model.execution.mesh, tokens, 'batch', 'length')
+  attempts = None
+  if learning.attempt_tokens:
+    start, turn = trajectory.span[..., 0], trajectory.turn
+    attempts = Attempts(start, turn, learning.attempt_tokens)
+  mesh, tokens = model.execution.mesh, trajectory.tokens
+  tokens = sharding.constrain(mesh, tokens, 'batch', 'length')
   if dropout:
     hidden = _hidden_with_dropout(model, params, tokens, dropout, key)
   else:
@@ -206,6 +219,7 @@ def _scores(
     learning.policy,
     learning.logits_chunk,
     learning.stage.kl_estimator == 'exact',
+    attempts,
   )
 
 

@@ -144,6 +144,20 @@ def _first_beyond(reach: jax.Array, level: jax.Array) -> jax.Array:
   return jnp.argmax(beyond, axis=-1, keepdims=True)
 
 
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=('start', 'turn'),
+  meta_fields=('width',),
+)
+@dataclasses.dataclass(frozen=True)
+class Attempts:
+  """Where attempts may stand; nothing else of a row needs to be scored."""
+
+  start: jax.Array  # int32[B, T]: first column of an attempt, 1 or more.
+  turn: jax.Array  # int32[B, L]: 1..T where an attempt wrote the token, else 0.
+  width: tuple[int, ...]  # Columns that attempts of a turn fill at most.
+
+
 def token_logp(
   unembed: Unembed,
   hidden: jax.Array,
@@ -157,8 +171,7 @@ def token_logp(
   """
 
   def score(hidden, tokens):
-    logp = log_probabilities(unembed(hidden), policy)
-    return jnp.take_along_axis(logp, tokens[..., None], axis=-1)[..., 0]
+    return _chosen(_scores(unembed(hidden), policy), tokens)[0]
 
   return _by_columns(score, (_before(hidden), tokens), chunk)
 
@@ -172,6 +185,7 @@ def score_tokens(
   policy: Policy,
   chunk: int,
   exact_kl: bool,
+  attempts: Attempts | None = None,
 ) -> TokenScores:
   """Returns what policy and reference say of every token but a row's first.
 
@@ -189,17 +203,62 @@ def score_tokens(
       same temperature on its whole support.
     chunk: tokens whose logits are held at once.
     exact_kl: whether to sum the KL over the vocabulary; it carries a gradient.
+    attempts: what to score, if not all; other tokens' scores are 0 then.
   """
   score = functools.partial(
     _score_block, unembed, reference_unembed, policy, exact_kl
   )
-  arrays = (_before(hidden), _before(reference_hidden), tokens)
-  return _by_columns(score, arrays, chunk)
+  if attempts is None or sum(attempts.width) >= tokens.shape[1]:
+    arrays = (_before(hidden), _before(reference_hidden), tokens)
+    return _by_columns(score, arrays, chunk)
+  before = (_taken(x, attempts, -1) for x in (hidden, reference_hidden))
+  arrays = (*before, _taken(tokens, attempts))
+  scores = _by_columns(score, arrays, chunk)
+  return jax.tree.map(lambda x: _put_back(x, attempts), scores)
 
 
 def _before(hidden: jax.Array) -> jax.Array:
   """Returns [B, L, D]: at column i the state that predicts its token."""
   return jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
+
+
+def _windows(attempts: Attempts) -> list[tuple[jax.Array, int]]:
+  """Returns the first column, int32[B], and the width of each turn's window.
+
+  One that would end beyond the row begins earlier; it holds the attempt still.
+  """
+  last = [attempts.turn.shape[1] - width for width in attempts.width]
+  start = jnp.minimum(attempts.start, jnp.asarray(last)[None])
+  return list(zip(start.T, attempts.width, strict=True))
+
+
+def _taken(x: jax.Array, attempts: Attempts, shift: int = 0) -> jax.Array:
+  """Returns the windows of [B, L, ...], one behind the other, [B, N, ...]."""
+
+  def take(x, start, width):
+    return jax.lax.dynamic_slice_in_dim(x, start + shift, width)
+
+  parts = [
+    jax.vmap(functools.partial(take, width=width))(x, start)
+    for start, width in _windows(attempts)
+  ]
+  return jnp.concatenate(parts, axis=1)
+
+
+def _put_back(x: jax.Array, attempts: Attempts) -> jax.Array:
+  """Returns float32[B, L] of [B, N]: at its column what an attempt's token has.
+
+  A window goes on behind a short attempt, into what is not its own.
+  """
+  out = jnp.zeros(attempts.turn.shape, x.dtype)
+  done = 0
+  for t, (start, width) in enumerate(_windows(attempts), start=1):
+    part = x[:, done : done + width]
+    put = jax.vmap(jax.lax.dynamic_update_slice_in_dim, (0, 0, 0, None))
+    placed = put(jnp.zeros_like(out), part, start, 0)
+    out = jnp.where(attempts.turn == t, placed, out)
+    done += width
+  return out
 
 
 def _by_columns(score: Callable, arrays: tuple, chunk: int):
@@ -210,6 +269,8 @@ def _by_columns(score: Callable, arrays: tuple, chunk: int):
   rows, columns = arrays[-1].shape
   width = max(1, min(columns, chunk // rows))
   count = math.ceil(columns / width)
+  if count == 1:  # Nothing is gained by making the logits twice.
+    return score(*arrays)
 
   def blocks(x):  # [B, L, ...] -> [count, B, width, ...].
     fill = [(0, 0), (0, count * width - columns)] + [(0, 0)] * (x.ndim - 2)
@@ -234,22 +295,63 @@ def _score_block(
   tokens: jax.Array,
 ) -> TokenScores:
   """Returns the scores of one block of columns, each float32[B, C]."""
-  logp = log_probabilities(unembed(hidden), policy)
+  scores = _scores(unembed(hidden), policy)
   reference = jax.lax.stop_gradient(
-    log_probabilities(reference_unembed(reference_hidden), policy.untruncated())
+    _scores(reference_unembed(reference_hidden), policy.untruncated())
   )
-
-  def of_token(x):
-    return jnp.take_along_axis(x, tokens[..., None], axis=-1)[..., 0]
-
-  chance = jnp.exp(logp)
-  seen = jnp.where(chance > 0, logp, 0.0)  # A token off the support adds 0.
-  kl = jnp.zeros(tokens.shape, jnp.float32)
+  logp, entropy = _chosen(scores, tokens)
+  reference_logp, _ = _chosen(reference, tokens)
+  kl = jnp.zeros_like(logp)
   if exact_kl:
-    kl = jnp.sum(chance * (seen - jnp.where(chance > 0, reference, 0.0)), -1)
+    kl = _exact_kl(scores, reference)
   return TokenScores(
-    logp=of_token(logp),
-    entropy=jax.lax.stop_gradient(-jnp.sum(chance * seen, -1)),
-    reference_logp=of_token(reference),
+    logp=logp,
+    entropy=jax.lax.stop_gradient(entropy),
+    reference_logp=jax.lax.stop_gradient(reference_logp),
     kl=kl,
   )
+
+
+def _exact_kl(scores: jax.Array, reference: jax.Array) -> jax.Array:
+  """Returns float32[...], the KL of two distributions, [..., V] scores each."""
+  logp = jax.nn.log_softmax(scores, axis=-1)
+  chance = jnp.exp(logp)
+  # A token off the policy's support adds 0.
+  apart = logp - jax.nn.log_softmax(reference, axis=-1)
+  return jnp.sum(chance * jnp.where(chance > 0, apart, 0.0), axis=-1)
+
+
+@jax.custom_vjp
+def _chosen(
+  scores: jax.Array, tokens: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns a token's log-probability and the entropy, float32[...] each.
+
+  Its gradient is written out, one pass over the scores: as jax derives it,
+  arrays of their size are filled with zeros, scattered into and summed up.
+  None goes through the entropy.
+
+  Args:
+    scores: float32[..., V]; -inf off the support.
+    tokens: int32[...].
+  """
+  return _chosen_forward(scores, tokens)[0]
+
+
+def _chosen_forward(scores, tokens):
+  total = jax.nn.logsumexp(scores, axis=-1, keepdims=True)
+  logp = jnp.take_along_axis(scores, tokens[..., None], axis=-1) - total
+  chance = jnp.exp(scores - total)
+  mean = jnp.sum(chance * jnp.where(chance > 0, scores, 0.0), axis=-1)
+  return (logp[..., 0], total[..., 0] - mean), (scores, tokens, total)
+
+
+def _chosen_backward(kept, cotangent):
+  scores, tokens, total = kept
+  chance = jnp.exp(scores - total)
+  places = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
+  apart = jnp.where(places == tokens[..., None], 1.0 - chance, -chance)
+  return cotangent[0][..., None] * apart, None
+
+
+_chosen.defvjp(_chosen_forward, _chosen_backward)

@@ -236,6 +236,7 @@ def _learning(config: ConfigDict) -> learner.Learning:
     mask_truncated=method.truncated == 'mask',
     accumulation=config.train.accumulation,
     logits_chunk=config.model.logits_chunk,
+    attempt_tokens=tuple(config.sampling.max_tokens),
     beta2_rate=adaptive.rate,
     beta2_fraction=adaptive.fraction,
     beta2_low=adaptive.low,

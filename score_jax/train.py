@@ -156,6 +156,7 @@ def _learning(config, plan, groups, policy, offset) -> learner.Learning:
   # Without dropout neither is read, and stages that differ in nothing else
   # share what is compiled.
   drawn = bool(config.model.lora.rank and config.model.lora.dropout)
+  turns = len(plan.stage.reward)
   return learner.Learning(
     stage=plan.stage,
     groups=groups,
@@ -164,6 +165,7 @@ def _learning(config, plan, groups, policy, offset) -> learner.Learning:
     mask_truncated=method.truncated == 'mask',
     accumulation=config.train.accumulation,
     logits_chunk=config.model.logits_chunk,
+    attempt_tokens=tuple(config.sampling.max_tokens[:turns]),
     beta2_rate=adaptive.rate,
     beta2_fraction=adaptive.fraction,
     beta2_low=adaptive.low,

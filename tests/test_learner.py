@@ -121,6 +121,17 @@ def test_how_the_decoder_runs_changes_nothing(batch, plain):
   assert_same(taught, plain[0], 2e-5)
 
 
+def test_scoring_attempts_alone_changes_nothing(batch, plain):
+  longest = tiny.sampling(first_attempts=2).max_tokens
+  assert sum(longest) < batch.trajectory.tokens.shape[1]
+  alone = dataclasses.replace(LEARNING, attempt_tokens=longest)
+  for chunk in (1024, 12):
+    learning = dataclasses.replace(alone, logits_chunk=chunk)
+    taught, metrics = gradient(batch, learning)
+    assert_same(taught, plain[0], 2e-5)
+    assert_same(metrics, plain[1], 2e-5)
+
+
 def test_the_gap_to_the_sampler_is_rounding_right_after_sampling(plain):
   assert 0 < plain[1]['logp_gap_max'] <= 1e-5
   assert plain[1]['logp_gap_mean'] <= plain[1]['logp_gap_max']

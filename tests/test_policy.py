@@ -204,6 +204,49 @@ def test_gradients_in_chunks_are_those_of_whole_logits(arrays, chunk):
   )
 
 
+# Attempts of two turns: as long as they may be, shorter, next to each other,
+# none, and up to the last column.
+TURNS = ((0, 1, 1, 0, 2, 2, 0), (0, 1, 2, 2, 0, 0, 0), (0, 0, 0, 0, 1, 1, 2))
+STARTS = ((1, 4), (1, 2), (4, 6))
+
+
+@pytest.mark.parametrize('chunk', [1000, 6])
+def test_attempts_alone_are_scored_as_within_whole_rows(arrays, chunk):
+  head, hidden, base_head, base_hidden, tokens = arrays
+  turn = jnp.asarray(TURNS)
+  attempts = policy.Attempts(jnp.asarray(STARTS), turn, (2, 2))
+
+  def scores(head, hidden, attempts):
+    return policy.score_tokens(
+      lambda x: x @ head.T,
+      hidden,
+      lambda x: x @ base_head.T,
+      base_hidden,
+      tokens,
+      Policy(),
+      chunk,
+      True,
+      attempts,
+    )
+
+  def total(head, hidden, attempts):
+    found = scores(head, hidden, attempts)
+    weighted = jnp.where(turn > 0, found.logp * turn + 0.3 * found.kl, 0.0)
+    return jnp.sum(weighted), found
+
+  of = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+  (_, found), gradients = of(head, hidden, attempts)
+  (_, whole), expected = of(head, hidden, None)
+  for ours, theirs in zip(
+    jax.tree.leaves(found), jax.tree.leaves(whole), strict=True
+  ):
+    np.testing.assert_allclose(
+      ours, np.where(turn > 0, theirs, 0.0), rtol=1e-5, atol=1e-6
+    )
+  for ours, theirs in zip(gradients, expected, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_entropy_and_reference_carry_no_gradient(arrays):
   def total(*arrays):
     scores = by_chunks(*arrays, Policy(), 9)

@@ -252,6 +252,7 @@ def learning(stage: objective.Stage, **changes) -> learner.Learning:
     mask_truncated=False,
     accumulation=1,
     logits_chunk=1024,
+    attempt_tokens=(),
     beta2_rate=0.0,
     beta2_fraction=0.5,
     beta2_low=0.01,

@@ -12,6 +12,7 @@ import pytest
 
 from score_jax.graders import code, instrument, mutate, sandbox, supervise
 from score_jax.problem import Outcome, Problem
+from score_jax.tasks import catalogue
 
 SECONDS = 20.0  # For what ends by itself, on a busy machine.
 SETTINGS = {'memory_mb': 512, 'allow_unprotected': True}
@@ -209,8 +210,9 @@ def test_mutations_of_a_short_program_run_and_fail():
 
 
 def judged(name, chosen):
-  tests = chosen[1]
-  limits = sandbox.Limits(seconds=60.0, memory_mb=2048)  # As by default.
+  tests, recipe = chosen[1], catalogue.RECIPES[name.split()[0]]
+  # At least a minute, for a busy machine.
+  limits = sandbox.Limits(max(60.0, recipe.seconds), recipe.memory_mb)
   return code.passes(code.judge(chosen[0], tests, limits), tests), name
 
 
