@@ -61,7 +61,7 @@ def _run() -> int:
   from score_jax.laboratory import running
   from score_jax.methods import catalogue
 
-  names = _METHODS.value or list(catalogue.METHODS)
+  names = _METHODS.value or list(catalogue.ROWS)
   for name in names:
     catalogue.check_name(name)
   stopped = run.stopped_code()

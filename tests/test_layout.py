@@ -82,6 +82,7 @@ ORDER = (
   'methods.plan',
   'methods.score',
   'methods.plain_rl',
+  'methods.blind',
   'methods.star',
   'methods.pair_sft',
   'methods.rise',

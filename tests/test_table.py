@@ -82,7 +82,7 @@ def rows(table):
 
 @pytest.mark.long
 def test_the_table_has_every_row_and_none_failed(table, rows):
-  assert list(rows) == list(catalogue.METHODS)
+  assert list(rows) == list(catalogue.ROWS)
   assert 'Missing' not in (table / 'table.md').read_text()
   assert 'SCoRe, three turns &' in (table / 'table.tex').read_text()
 
@@ -99,7 +99,7 @@ def test_every_figure_is_drawn_of_all_its_methods(table):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('name', catalogue.METHODS)
+@pytest.mark.parametrize('name', catalogue.ROWS)
 def test_every_trained_row_made_all_updates_and_sampled_as_much(rows, name):
   if name in ('base', 'self_refine', 'self_contrast'):
     assert float(rows[name]['updates']) == 0
@@ -127,7 +127,7 @@ def test_prompting_rows_ask_other_things_of_the_same_base(table):
 def test_the_same_command_again_trains_nothing(runs, table):
   before = (table / 'table.csv').read_text()
   said = finish(start(runs, table))
-  assert f'{len(catalogue.METHODS)} runs, {len(catalogue.METHODS)} of' in said
+  assert f'{len(catalogue.ROWS)} runs, {len(catalogue.ROWS)} of' in said
   assert (table / 'table.csv').read_text() == before
 
 

@@ -86,8 +86,12 @@ METHODS: dict[str, _Entry] = {
   ),
   'score_no_baseline': _baseline('SCoRe without a baseline', 'none'),
   'score_three_turns': _trained('SCoRe, three turns', score.stages),
+  'blind': _trained('Blind second attempts', supervised.blind_control),
 }
+CONTROLS = ('blind',)  # What others start from: no rows of the table.
+ROWS = tuple(name for name in METHODS if name not in CONTROLS)
 SUPERVISED = (
+  'blind',
   'star_d',
   'star_d_plus',
   'pair_sft_d',

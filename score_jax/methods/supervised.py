@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from ml_collections import ConfigDict
 
 from score_jax.methods import (
+  blind,
   importance,
   pair_sft,
   rehearsal,
@@ -80,6 +81,12 @@ def pairs(config: ConfigDict, keep_right: bool) -> list[Round]:
   )
   words = 'imitate right attempts behind wrong ones of the same problem'
   return _rounds([build], _all_steps(config), words)
+
+
+def blind_control(config: ConfigDict) -> list[Round]:
+  """Returns what makes a base whose second attempts look at nothing."""
+  words = 'imitate second attempts that are copies, or made without a look'
+  return _rounds([blind.rows], _all_steps(config), words)
 
 
 def introspection(config: ConfigDict) -> list[Round]:

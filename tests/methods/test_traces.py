@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from score_jax.methods import (
+  blind,
   importance,
   pair_sft,
   rehearsal,
@@ -75,6 +76,18 @@ def test_pairs_plus_join_right_attempts_too():
   assert seconds_of(keep_right=True) == {
     (first, y) for first in (10, 12, 14) for y in (11, 12, 13, 14)
   }
+
+
+def test_blind_second_attempts_are_copies_or_siblings_whatever_they_are_worth():
+  draws = np.random.default_rng(0)
+  seen = [row for _ in range(500) for row in blind.rows(ALL, draws)]
+  seconds = [(row[1][0][0], row[3][0][0]) for row in seen]
+  # The neighbour in the group; b has no sibling, so it copies alone.
+  again = {(10, 12), (12, 14), (14, 10)}
+  assert set(seconds) == again | {(n, n) for n in (10, 12, 14, 16)}
+  for pair in again:
+    assert 0.06 < seconds.count(pair) / 500 < 0.14
+  assert all(row[1][1] == row[3][1] == 1.0 for row in seen)
 
 
 def test_introspection_weighs_by_reward_and_puts_the_best_second():
