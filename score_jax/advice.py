@@ -123,13 +123,13 @@ def _layout(setup: Setup) -> Iterator[str]:
         f'mesh.tensor={tensor} does not divide {name}={size}, which is kept '
         'whole on every device; take a divisor'
       )
-  blocks = math.ceil(sizes.length / sizes.block)
+  blocks = math.ceil(sizes.scored / sizes.block)
   if sizes.gathers and blocks > BLOCKS:
     rows = setup.config.train.trajectories // setup.config.train.accumulation
     yield (
       f'model.logits_chunk={setup.config.model.logits_chunk} is {sizes.block} '
       f'columns of {rows} rows: the vocabulary is gathered anew for each of '
-      f'{blocks} blocks; set it to {rows * math.ceil(sizes.length / 8):,}'
+      f'{blocks} blocks; set it to {rows * math.ceil(sizes.scored / 8):,}'
     )
   if setup.config.model.unroll and model.layers > 16:
     yield (

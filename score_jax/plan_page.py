@@ -75,7 +75,7 @@ def _run(plan: Plan) -> Iterator[str]:
   yield _row(
     'tokens',
     f'at most {rows * sum(s.max_tokens):,} sampled and {rows * sizes.length:,} '
-    'scored a step',
+    'read by the update',
   )
   yield _row(
     'in all',
@@ -120,7 +120,7 @@ def _shapes(plan: Plan) -> Iterator[str]:
     'update',
     f'tokens [{rows}, {s.length}] in {config.train.accumulation} part(s), '
     f'logits [{rows // config.train.accumulation}, {s.block}, {c.vocab_size}] '
-    f'in {math.ceil(s.length / s.block)} blocks, remat {config.model.remat}',
+    f'in {math.ceil(s.scored / s.block)} blocks, remat {config.model.remat}',
   )
 
 

@@ -167,7 +167,7 @@ def _compile(setup: Setup) -> dict[str, Any]:
   layers, ring = setup.model.config.layers, sizes.mesh['fsdp']
   parts = config.train.accumulation
   outer = (parts,) if parts > 1 else ()
-  blocks = math.ceil(sizes.length / sizes.block)
+  blocks = math.ceil(sizes.scored / sizes.block)
   attempt = round(sum(config.sampling.max_tokens) / config.turns)
   made = {
     'sampler': (programs.sample_program, (attempt,)),

@@ -129,7 +129,7 @@ def figures(values: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Figure]:
       if np.isnan(table).all(axis=0).any():
         found[name] = Figure(np.nan, np.nan, np.nan)
       else:
-        found[name] = _around(np.nanmean(table, axis=0), own)
+        found[name] = _within(_around(np.nanmean(table, axis=0), own), table)
   return {name: found[name] for name in values}
 
 
@@ -148,6 +148,16 @@ def _around(means: np.ndarray, draws: np.ndarray) -> Figure:
     mean - float(np.hypot(mean - low, seeds)),
     mean + float(np.hypot(high - mean, seeds)),
   )
+
+
+def _within(figure: Figure, values: np.ndarray) -> Figure:
+  """Returns the figure with an interval that ends where shares end.
+
+  A few seeds that differ reach far, but no share is below 0 or above 1.
+  """
+  if np.nanmin(values) < 0 or np.nanmax(values) > 1:
+    return figure
+  return Figure(figure.mean, max(0.0, figure.low), min(1.0, figure.high))
 
 
 def half_width(means: np.ndarray) -> float:

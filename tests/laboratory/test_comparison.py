@@ -97,6 +97,15 @@ def test_problems_alone_decide_where_all_seeds_agree():
   )
 
 
+def test_no_interval_of_a_share_leaves_it_and_one_of_a_difference_may():
+  rare = [np.repeat([1.0, 0.0], [n, 2000 - n]) for n in (0, 1, 20)]
+  found, usual = comparison.figure(rare), comparison.figure([-x for x in rare])
+  assert found.low == 0.0
+  assert usual.high > 0.0
+  assert comparison.figure([1 - x for x in rare]).high == 1.0
+  assert found.high == pytest.approx(-usual.low)
+
+
 def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch):
   """Problems of their own chances, and seeds that are better or worse."""
   monkeypatch.setattr(comparison, 'RESAMPLES', 200)
