@@ -1,0 +1,147 @@
+"""One command, one table: our speed, the machine's, and other libraries'.
+
+    python -m tests.benchmarks.speed [--sizes=tiny,small]
+      [--work=sample,update,iterate] [--rounds=3] [--cores=1]
+      [--peers=transformers,torch,trl,tunix] [--trl_python=VENV/bin/python]
+      [--tunix_python=VENV/bin/python] [--out=FILE.json]
+
+Each library runs in a process of its own, on the same cores, and is asked for
+one repeat at a time, in turn, so that what else the machine does meets all of
+them alike. Before that, all must have computed the same: the likeliest tokens
+of both turns, and the log-probabilities that the update starts from. What is
+not installed, or differs, is left out, and the reason is printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+import time
+
+import numpy as np
+from absl import app, flags
+
+from tests.benchmarks.speed import contest, machine, table, workload
+
+_SIZES = flags.DEFINE_list('sizes', ['tiny', 'small'], 'Of the model.')
+_WORK = flags.DEFINE_list('work', list(workload.WORKS), 'What is measured.')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Repeats of each.', lower_bound=1)
+_CORES = flags.DEFINE_integer('cores', 1, 'Pinned to so many.', lower_bound=1)
+_PEERS = flags.DEFINE_list(
+  'peers', ['transformers', 'torch', 'trl', 'tunix'], 'To compare with.'
+)
+_TRL = flags.DEFINE_string('trl_python', sys.executable, 'Python with TRL.')
+_TUNIX = flags.DEFINE_string(
+  'tunix_python', sys.executable, 'Python with tunix.'
+)
+_OUT = flags.DEFINE_string('out', '', 'All numbers, as JSON.')
+
+
+def jobs(folder: str) -> list[workload.Job]:
+  """Returns all that is to be done, with the checkpoints in a folder."""
+  return [
+    workload.Job(
+      work,
+      '',
+      workload.SIZES[name],
+      workload.shape_of(work, name),
+      str(pathlib.Path(folder, name)),
+      _CORES.value,
+    )
+    for name in _SIZES.value
+    for work in _WORK.value
+    # The others take minutes at it, and it is made of the two before it.
+    if (work, name) != ('iterate', 'small')
+  ]
+
+
+def measure(chosen: list[contest.Entrant], folder: str) -> contest.Report:
+  """Returns what all of the work cost; Ctrl-C ends it with what there is."""
+  whole = contest.Report([], {}, {})
+  try:
+    for job in jobs(folder):
+      if not pathlib.Path(job.folder).exists():
+        contest.write_checkpoint(job)
+      mine = [
+        x for x in chosen if job.work in x.work and job.size.name in x.sizes
+      ]
+      report = contest.hold(mine, job, _ROUNDS.value)
+      whole.rows.extend(report.rows)
+      whole.left_out.update(report.left_out)
+      whole.versions.update(report.versions)
+  except KeyboardInterrupt:
+    whole.left_out['the rest'] = 'interrupted'
+  return whole
+
+
+def main(argv: list[str]) -> None:
+  """Measures, and prints the table."""
+  if len(argv) > 1:
+    raise app.UsageError(f'not understood: {argv[1:]}')
+  names = {entrant.peer for entrant in contest.ENTRANTS if entrant.peer}
+  for flag, known in (
+    (_SIZES, workload.SIZES),
+    (_WORK, workload.WORKS),
+    (_PEERS, names),
+  ):
+    if unknown := set(flag.value) - set(known):
+      raise app.UsageError(
+        f'--{flag.name} takes {sorted(known)}; got {sorted(unknown)}.'
+      )
+  chosen, left_out = contest.entrants(
+    _PEERS.value, {'trl': _TRL.value, 'tunix': _TUNIX.value}
+  )
+  cores = machine.pin(_CORES.value)
+  copied = machine.bandwidth()
+  with tempfile.TemporaryDirectory() as folder:
+    report = measure(chosen, folder)
+  if not report.rows:
+    sys.exit('Nothing was measured.')
+  report = contest.bounded(report, len(cores), copied)
+  report.left_out.update(left_out)
+  show(report, cores, copied)
+
+
+def show(report: contest.Report, cores: list[int], copied: float) -> None:
+  """Prints the table, and writes all numbers where they are wanted.
+
+  Args:
+    report: to show.
+    cores: that all was pinned to.
+    copied: bytes a second of one core.
+  """
+  rates = [rate for row in report.rows for rate in row.canary]
+  about = {
+    'processor': machine.processor(),
+    'cores': os.cpu_count(),
+    'pinned_to': cores,
+    'product_flops': float(np.median(rates)),
+    'copy_bytes_per_s': copied,
+    'python': platform.python_version(),
+    'when': time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime()),
+  }
+  print(
+    f'{about["processor"]}, {len(cores)} of {about["cores"]} cores, '
+    f'float32. Of one core: square products {np.median(rates) / 1e9:.0f} '
+    f'GFLOP/s ({min(rates) / 1e9:.0f}–{max(rates) / 1e9:.0f}), copying '
+    f'{copied / 1e9:.1f} GB/s.\n'
+    f'{_ROUNDS.value} rounds; median (range).\n'
+  )
+  print(table.markdown(report.rows, len(cores)), '\n')
+  for line in table.verdicts(report.rows, len(cores)):
+    print('-', line)
+  for who, why in report.left_out.items():
+    print(f'- Left out: {who}: {why}.')
+  print('-', ', '.join(f'{k} {v}' for k, v in sorted(report.versions.items())))
+  if _OUT.value:
+    known = {'machine': about, **dataclasses.asdict(report)}
+    pathlib.Path(_OUT.value).write_text(json.dumps(known, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  app.run(main)
