@@ -19,9 +19,12 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -60,8 +63,10 @@ def jobs(folder: str) -> list[workload.Job]:
   ]
 
 
-def measure(chosen: list[contest.Entrant], folder: str) -> contest.Report:
-  """Returns what all of the work cost; Ctrl-C ends it with what there is."""
+def measure(
+  chosen: list[contest.Entrant], folder: str
+) -> Iterator[contest.Report]:
+  """Gives all that is known after each contest; Ctrl-C ends them."""
   whole = contest.Report([], {}, {})
   try:
     for job in jobs(folder):
@@ -74,9 +79,9 @@ def measure(chosen: list[contest.Entrant], folder: str) -> contest.Report:
       whole.rows.extend(report.rows)
       whole.left_out.update(report.left_out)
       whole.versions.update(report.versions)
+      yield whole
   except KeyboardInterrupt:
-    whole.left_out['the rest'] = 'interrupted'
-  return whole
+    contest.say('interrupted: what follows was measured before')
 
 
 def main(argv: list[str]) -> None:
@@ -98,50 +103,64 @@ def main(argv: list[str]) -> None:
   )
   cores = machine.pin(_CORES.value)
   copied = machine.bandwidth()
+  shown = ''
   with tempfile.TemporaryDirectory() as folder:
-    report = measure(chosen, folder)
-  if not report.rows:
-    sys.exit('Nothing was measured.')
-  report = contest.bounded(report, len(cores), copied)
-  report.left_out.update(left_out)
-  show(report, cores, copied)
+    for report in measure(chosen, folder):
+      report.left_out.update(left_out)
+      report = contest.bounded(report, len(cores), copied)
+      about = describe(report, cores, copied)
+      if _OUT.value:
+        known = {'machine': about, **dataclasses.asdict(report)}
+        text = json.dumps(known, indent=1) + '\n'
+        pathlib.Path(_OUT.value).write_text(text)
+      shown = page(report, about)
+  print(shown or 'Nothing was measured.')
 
 
-def show(report: contest.Report, cores: list[int], copied: float) -> None:
-  """Prints the table, and writes all numbers where they are wanted.
+def describe(
+  report: contest.Report, cores: list[int], copied: float
+) -> dict[str, Any]:
+  """Returns what the machine is, and was during the repeats.
 
   Args:
-    report: to show.
+    report: of the repeats.
     cores: that all was pinned to.
     copied: bytes a second of one core.
   """
   rates = [rate for row in report.rows for rate in row.canary]
-  about = {
+  return {
     'processor': machine.processor(),
     'cores': os.cpu_count(),
     'pinned_to': cores,
     'product_flops': float(np.median(rates)),
+    'product_flops_range': [min(rates), max(rates)],
     'copy_bytes_per_s': copied,
     'python': platform.python_version(),
     'when': time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime()),
   }
-  print(
-    f'{about["processor"]}, {len(cores)} of {about["cores"]} cores, '
-    f'float32. Of one core: square products {np.median(rates) / 1e9:.0f} '
-    f'GFLOP/s ({min(rates) / 1e9:.0f}–{max(rates) / 1e9:.0f}), copying '
-    f'{copied / 1e9:.1f} GB/s.\n'
-    f'{_ROUNDS.value} rounds; median (range).\n'
-  )
-  print(table.markdown(report.rows, len(cores)), '\n')
-  for line in table.verdicts(report.rows, len(cores)):
-    print('-', line)
-  for who, why in report.left_out.items():
-    print(f'- Left out: {who}: {why}.')
-  print('-', ', '.join(f'{k} {v}' for k, v in sorted(report.versions.items())))
-  if _OUT.value:
-    known = {'machine': about, **dataclasses.asdict(report)}
-    pathlib.Path(_OUT.value).write_text(json.dumps(known, indent=1) + '\n')
+
+
+def page(report: contest.Report, about: dict[str, Any]) -> str:
+  """Returns the machine, the table and what it says, in Markdown."""
+  cores = len(about['pinned_to'])
+  low, high = about['product_flops_range']
+  lines = [
+    f'{about["processor"]}, {cores} of {about["cores"]} cores, float32, '
+    f'{about["when"]}. Of one core: square products '
+    f'{about["product_flops"] / 1e9:.0f} GFLOP/s ({low / 1e9:.0f}–'
+    f'{high / 1e9:.0f}), copying {about["copy_bytes_per_s"] / 1e9:.1f} GB/s. '
+    f'{_ROUNDS.value} rounds; median (range).',
+    '',
+    table.markdown(report.rows, cores),
+    '',
+    *(f'- {line}' for line in table.verdicts(report.rows, cores)),
+    *(f'- Left out: {who}: {why}.' for who, why in report.left_out.items()),
+    '- ' + ', '.join(f'{k} {v}' for k, v in sorted(report.versions.items())),
+  ]
+  return '\n'.join(lines)
 
 
 if __name__ == '__main__':
+  # Also where a shell started it in the background, with the signal ignored.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   app.run(main)

@@ -52,6 +52,7 @@ ENTRANTS = (
     'transformers',
     ('sample',),
     'two calls',
+    ('tiny',),
   ),
   Entrant('plain torch', 'torch', 'hugging', 'torch', _LEARNS),
   Entrant('TRL', 'trl', 'trl_peer', 'trl', _LEARNS),
