@@ -35,7 +35,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from score_jax import files
+from score_jax import files, processes
 
 MANIFEST = 'manifest.json'
 UNFINISHED = '*.orbax-checkpoint-tmp'  # As Orbax names what it is writing.
@@ -77,7 +77,7 @@ class Checkpoints:
     record = json.loads(json.dumps({'score': score, 'meta': meta}))
     jax.block_until_ready(state)  # A failed update is not a failed save.
     self.wait()
-    newest = newest_step(self.folder)
+    newest = processes.decide(lambda: newest_step(self.folder))
     if newest is not None and step <= newest:
       raise CheckpointError(
         f'steps in {self.folder} must grow; got {step} after {newest}.'
@@ -109,7 +109,7 @@ class Checkpoints:
       CheckpointError: if names, shapes or dtypes differ from the target's.
     """
     self.wait()
-    for step in steps(self.folder)[::-1]:
+    for step in processes.decide(lambda: steps(self.folder))[::-1]:
       fault = _agreed_fault(self.folder / str(step), ITEMS)
       if not fault:
         return _read(self.folder / str(step), target)

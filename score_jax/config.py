@@ -240,6 +240,10 @@ def _limits() -> ConfigDict:
   c.logp_gap = 1e-3  # Mean |sampling - scoring| log-probability; stops the run.
   c.nonfinite_updates = 3  # Updates skipped in a row before the run stops.
   c.grader_failures = 0.1  # Share of timeout and error that stops the run.
+  # Of several processes; *ours*.
+  c.silent_seconds = 60.0  # One without a sign of life is lost: the others end.
+  c.stalled_times = 20.0  # A phase that takes so many times its usual time,
+  c.stalled_seconds = 600.0  # and at least so long, is told, with stacks.
   return c
 
 
@@ -515,6 +519,8 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 1, 'method.rounds')
   _at_least(config, 0.01, 'method.reward_temperature')
   _share(config, 'limits.grader_failures')
+  _at_least(config, 1, 'limits.silent_seconds', 'limits.stalled_seconds')
+  _at_least(config, 1, 'limits.stalled_times')
   for name in ('b1', 'b2'):
     _refuse(
       not 0 <= config.optimizer[name] < 1,

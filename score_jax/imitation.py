@@ -16,10 +16,17 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
-from score_jax import data, learner, phase, rollout, sharding
+from score_jax import (
+  data,
+  learner,
+  phase,
+  processes,
+  rollout,
+  sharding,
+  shards,
+)
 from score_jax.job import adapter, Job
 from score_jax.journal import Journal, say
 from score_jax.methods.plan import Round
@@ -71,6 +78,7 @@ class ImitationRound:
   ) -> tuple[learner.TrainState, dict[str, Any]]:
     """Returns the state after one more update, and its metrics."""
     clock = phase.Clock()
+    processes.enter('updating', f'{self.plan.name} step {step + 1}')
     state, metrics = self._update(state, self._batch(step), self._reference)
     metrics = {name: float(x) for name, x in metrics.items()}
     _check_finite(self.plan, metrics)
@@ -95,6 +103,7 @@ class ImitationRound:
     first = self._batches() + each * self._looks.index(step + 1)
     seen, total = [], dict.fromkeys(phase.SAMPLED, 0)
     for number in range(first, first + each):
+      processes.enter('sampling')
       graded = phase.sample(job, params, self.offset + number, 0.0)
       seen.append(phase.seen(job, graded))
       total = {k: total[k] + x for k, x in phase.sampled(graded).items()}
@@ -113,7 +122,9 @@ class ImitationRound:
   def _batch(self, step: int) -> learner.Examples:
     """Returns the rows of an update, in epochs of all rows of the round."""
     if self._rows is None:
-      self._rows = self._read() or self._collect(self._start())
+      self._rows = self._read()
+      if processes.agree(self._rows is None):
+        self._rows = self._collect(self._start())
     tokens, weight = self._rows
     config, whole = self.job.config, [data.Part(len(tokens), 1)]
     index = data.mixed_indices(
@@ -129,6 +140,7 @@ class ImitationRound:
     total = dict.fromkeys(phase.SAMPLED, 0)
     for batch in range(self._batches()):
       job.stop.check()
+      processes.enter('sampling', f'{plan.name} batch {batch + 1}')
       graded = phase.sample(job, params, self.offset + batch, 0.0)
       found += traces_of(job, graded)
       self._first = phase.seen(job, graded)
@@ -146,7 +158,7 @@ class ImitationRound:
         'of them (train.trajectories).'
       )
     packed = pack(rows, _columns(job), job.tokenizer.pad)
-    _keep(self._path(), *packed)
+    processes.decide(lambda: _keep(self._path(), *packed))
     return packed
 
   def _path(self) -> pathlib.Path:
@@ -187,7 +199,7 @@ class ImitationRound:
 
 def traces_of(job: Job, graded: rollout.Rollout) -> list[Trace]:
   """Returns the rows of a batch as supervised methods read them."""
-  tokens, logp, span = jax.device_get(
+  tokens, logp, span = shards.fetch(
     (graded.trajectory.tokens, graded.trajectory.logp, graded.trajectory.span)
   )
   # What was cut off is no answer to imitate, whatever was found in it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from score_jax import (
@@ -22,6 +24,7 @@ from score_jax import (
   data,
   files,
   grading,
+  processes,
   sampler,
   sharding,
   tasks,
@@ -81,9 +84,16 @@ class Stop:
     if number == signal.SIGINT:
       signal.signal(number, signal.SIG_DFL)
 
+  def heard(self) -> bool:
+    """Returns whether someone asked any of the processes; all ask at once."""
+    asked = processes.agree(self.asked)
+    if asked:  # Never set to False: a signal may have come meanwhile.
+      self.asked = True
+    return asked
+
   def check(self) -> None:
-    """Raises Interrupted if someone asked."""
-    if self.asked:
+    """Raises Interrupted if someone asked; to be called by all processes."""
+    if self.heard():
       raise Interrupted
 
 
@@ -183,11 +193,10 @@ class Job:
     texts, turns = inference.instructions, len(inference.instructions) + 1
     policy = Policy(self.config.eval.temperature)
     own = self.config.task.instruction or self.task.instruction
-    whole = sharding.replicated(self.mesh)
     ids = [self.tokenizer.between(text or own) for text in texts]
     return (
       sampler.make_sampler(self.model, self.sampling(turns, 1, 1, policy)),
-      tuple(jax.device_put(jnp.asarray(i, jnp.int32), whole) for i in ids),
+      tuple(sharding.put_whole(self.mesh, np.array(i, np.int32)) for i in ids),
     )
 
   @functools.cached_property
@@ -277,13 +286,13 @@ def setup(
     base = _layers_on_host(base)
   stop.check()
   splits = _load_splits(config, task, test_task, graders, words)
+  if processes.several():
+    _check_alike(folder, base_hash, splits)
   stop.check()
   ids = words.between(config.task.instruction or task.instruction)
   _check_length(config, folder, len(ids))
   _check_ids(folder, model.config.vocab_size, words, ids, splits)
-  between = jax.device_put(
-    jnp.asarray(ids, jnp.int32), sharding.replicated(mesh)
-  )
+  between = sharding.put_whole(mesh, np.array(ids, np.int32))
   return Job(
     config=config,
     workdir=workdir,
@@ -300,6 +309,27 @@ def setup(
     instructions=(between,) * (config.turns - 1),
     **splits,
   )
+
+
+def _check_alike(
+  folder: str, base_hash: str, splits: dict[str, data.Problems | None]
+) -> None:
+  """Refuses processes that read other weights or other problems.
+
+  Of the weights it sees those that every process holds whole, as norms.
+  """
+  own = {f'the weights in model.path={folder!r}': base_hash}
+  for split, problems in splits.items():
+    digest = hashlib.blake2b(repr(problems and problems.problems).encode())
+    own[f'the {split} problems'] = digest.hexdigest()
+  first, *others = processes.share(lambda: own)
+  for process, other in enumerate(others, start=1):
+    for name, digest in first.items():
+      if other[name] != digest:
+        raise ConfigError(
+          f'{name} of process {process} differ from those of process 0; put '
+          'the same files on every host.'
+        )
 
 
 def _test_task(config: ConfigDict) -> tasks.Task:
@@ -412,7 +442,7 @@ def load_base(
   """Returns the reference's parameters, on the devices of the model's mesh."""
   dtype = config.model.reference_dtype
   target = lora.target(weights.target(model), None, dtype)
-  bar = config.log.progress and sys.stderr.isatty()
+  bar = config.log.progress and sys.stderr.isatty() and processes.is_first()
   return weights.load(folder, target, bar)
 
 

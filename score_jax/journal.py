@@ -11,13 +11,18 @@ from typing import Any
 
 import tqdm
 
-from score_jax import files
+from score_jax import files, processes
 
 METRICS, SAMPLES = 'metrics.jsonl', 'samples.jsonl'
 
 
 def say(text: str) -> None:
-  """Prints a line for people; a progress bar on the screen stays below it."""
+  """Prints a line for people; a progress bar on the screen stays below it.
+
+  Of several processes the first one prints.
+  """
+  if not processes.is_first():
+    return
   tqdm.tqdm.write(text, file=sys.stdout)
   sys.stdout.flush()
 
@@ -107,10 +112,41 @@ class Journal:
       self._board.close()
 
 
+class Silent:
+  """The history of one stage, for processes that write nothing down."""
+
+  def __init__(self, stage: str, history: list[dict[str, Any]]):
+    self.history, self.stage = list(history), stage
+
+  def step(self, metrics: dict[str, Any]) -> None:
+    """Adds the metrics of one more step to the history."""
+    head = {'stage': self.stage, 'step': len(self.history) + 1}
+    self.history.append(head | metrics)
+
+  def samples(self, rows: Iterable[dict[str, Any]]) -> None:
+    """Does nothing."""
+
+  def close(self) -> None:
+    """Does nothing."""
+
+
 @contextlib.contextmanager
-def open_journal(*args: Any) -> Iterator[Journal]:
-  """Gives a Journal that is closed behind its block; see its arguments."""
-  journal = Journal(*args)
+def open_journal(
+  workdir: pathlib.Path,
+  stage: str,
+  steps: int,
+  history: list[dict[str, Any]],
+  tensorboard: bool,
+  progress: bool,
+) -> Iterator[Journal | Silent]:
+  """Gives a Journal that is closed behind its block; see its arguments.
+
+  Of several processes the first one has it, and the others keep the history.
+  """
+  if processes.is_first():
+    journal = Journal(workdir, stage, steps, history, tensorboard, progress)
+  else:
+    journal = Silent(stage, history)
   try:
     yield journal
   finally:

@@ -130,6 +130,11 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     _fail(f'{argv[1]!r} is no flag; settings are --config.NAME=VALUE.')
   config = _CONFIG.value
+  if '://' in (_WORKDIR.value or ''):
+    _fail(
+      f'--workdir={_WORKDIR.value} is no folder; buckets are not written to. '
+      'Give a folder, for several hosts one on a file system that they share.'
+    )
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.preset}').absolute()
   try:
     _run(config, workdir)
@@ -142,10 +147,13 @@ def _run(config: ConfigDict, workdir: pathlib.Path) -> None:
   logging.set_verbosity(logging.WARNING)  # Libraries' notes are not for users.
   import jax  # Here, for refused flags should come in an instant.
 
+  from score_jax import processes
+
+  processes.connect(os.environ, config.limits.silent_seconds)
   config_lib.check(config, jax.device_count())
   from score_jax import run
 
-  sys.exit(run.run(config, workdir, started))
+  sys.exit(run.together(config, workdir, started))
 
 
 if __name__ == '__main__':

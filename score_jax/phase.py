@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from score_jax import data, evaluation, learner, rollout, sharding
+from score_jax import (
+  data,
+  evaluation,
+  learner,
+  rollout,
+  sharding,
+  shards,
+)
 from score_jax.config import samples_per_problem
 from score_jax.job import Job
 from score_jax.methods import catalogue
@@ -196,7 +203,7 @@ def greedy_rewards(
   Returns:
     the rewards, and what was sampled for them, as `sampled` counts it.
   """
-  tokens, span = jax.device_get(
+  tokens, span = shards.fetch(
     (graded.trajectory.tokens, graded.trajectory.span)
   )
   each = samples_per_problem(job.config)
@@ -246,7 +253,7 @@ SAMPLED = ('sampled_attempts', 'sampled_tokens')
 
 def sampled(graded: rollout.Rollout) -> dict[str, int]:
   """Returns how many attempts were sampled, and of how many tokens."""
-  span = jax.device_get(graded.trajectory.span)
+  span = shards.fetch(graded.trajectory.span)
   tokens = int((span[..., 1] - span[..., 0]).sum())
   return {'sampled_attempts': graded.truncated.size, 'sampled_tokens': tokens}
 

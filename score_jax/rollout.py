@@ -6,6 +6,7 @@ Letters: N problems, B rows, T turns.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax import evaluation, sharding
+from score_jax import evaluation, processes, sharding, shards
 from score_jax.data import Problems
 from score_jax.grading import Grader
 from score_jax.problem import Outcome, Problem, Verdict
@@ -119,7 +120,7 @@ class Rollout:
       tokenizer: of the model.
     """
     t = self.trajectory
-    ids, turn, logp, length, span = jax.device_get(
+    ids, turn, logp, length, span = shards.fetch(
       (t.tokens[row], t.turn[row], t.logp[row], t.length[row], t.span[row])
     )
     here = slice(span[0, 0], length)
@@ -159,7 +160,7 @@ def sample_and_read(
     tokenizer: of the model.
   """
   places = np.split(np.arange(len(problems)), parts)
-  sampled = [sample(place) for place in places]
+  sampled = [shards.settled(sample(place)) for place in places]
   reading = [
     start_reading(trajectory, problems.take(place), grader, tokenizer)
     for trajectory, place in zip(sampled, places, strict=True)
@@ -176,28 +177,67 @@ def start_reading(
 ) -> Callable[[], Rollout]:
   """Decodes the trajectories of N problems, and has them graded.
 
+  Each process does so with its own rows, and learns of the others'.
+
   Returns:
     what waits for the verdicts, and returns the rollout.
   """
-  tokens, span, truncated = jax.device_get(
-    (trajectory.tokens, trajectory.span, trajectory.truncated)
+  each = len(trajectory.tokens) // len(problems)
+  of_row = tuple(p for p in problems.problems for _ in range(each))
+  mine = shards.own_rows(trajectory.tokens)
+  read = shards.read_rows(
+    (trajectory.tokens, trajectory.span, trajectory.truncated), mine
   )
+  processes.enter('grading')
+  here = [of_row[row] for row in mine]
+  graded = processes.later(
+    lambda: _start_grading(*read, here, grader, tokenizer)
+  )
+
+  def finish() -> Rollout:
+    processes.enter('grading')
+    parts = processes.share(lambda: (mine, *graded()(), read[-1]))
+    numbers, texts, verdicts, truncated = zip(*parts, strict=True)
+    order = np.argsort(np.concatenate(numbers))
+    texts, verdicts = _in_order(texts, order), _in_order(verdicts, order)
+    truncated = np.concatenate(truncated)[order]
+    return Rollout(of_row, trajectory, texts, verdicts, truncated)
+
+  return finish
+
+
+def _start_grading(
+  tokens: np.ndarray,
+  span: np.ndarray,
+  truncated: np.ndarray,
+  problems: Sequence[Problem],
+  grader: Grader,
+  tokenizer: Tokenizer,
+) -> Callable[[], tuple[list[list[str]], list[list[Verdict]]]]:
+  """Returns what waits for the verdicts on rows; it gives texts and verdicts.
+
+  Args:
+    tokens: int32[B, L].
+    span: int32[B, T, 2].
+    truncated: bool[B, T].
+    problems: of each row.
+    grader: of the task.
+    tokenizer: of the model.
+  """
   rows, turns = truncated.shape
   flat = tokenizer.attempts(
     tokens[row, slice(*span[row, turn])]
     for row in range(rows)
     for turn in range(turns)
   )
-  each = rows // len(problems)
-  of_row = tuple(p for p in problems.problems for _ in range(each))
-  verdicts = grader.start([p for p in of_row for _ in range(turns)], flat)
-  return lambda: Rollout(
-    of_row,
-    trajectory,
-    _in_rows(flat, turns),
-    _in_rows(verdicts(), turns),
-    truncated,
-  )
+  verdicts = grader.start([p for p in problems for _ in range(turns)], flat)
+  return lambda: (_in_rows(flat, turns), _in_rows(verdicts(), turns))
+
+
+def _in_order(parts: Sequence[list], order: np.ndarray) -> list:
+  """Returns the entries of all parts in another order."""
+  together = [entry for part in parts for entry in part]
+  return [together[place] for place in order]
 
 
 def _join(parts: Sequence[Rollout]) -> Rollout:
@@ -217,9 +257,14 @@ def _join(parts: Sequence[Rollout]) -> Rollout:
 
 def _concatenate(parts: list[Trajectory]) -> Trajectory:
   """Returns the rows of all parts, spread over the mesh as those of one are."""
-  return jax.tree.map(
-    lambda *x: jax.device_put(jnp.concatenate(x), x[0].sharding), *parts
-  )
+  places = jax.tree.map(lambda x: x.sharding, parts[0])
+  return jax.tree.map(lambda place, *x: _joined(place)(*x), places, *parts)
+
+
+@functools.cache
+def _joined(place: jax.sharding.Sharding) -> Callable[..., jax.Array]:
+  """Returns the jitted concatenation of arrays, laid out as given."""
+  return jax.jit(lambda *x: jnp.concatenate(x), out_shardings=place)
 
 
 def _in_rows(flat: list, turns: int) -> list[list]:
@@ -267,7 +312,7 @@ def first_attempts(
     given: bool[N], problems whose first attempts are the base's.
   """
   trajectory = sample_base(base_params, prompts, (), key)
-  tokens, span = jax.device_get((trajectory.tokens, trajectory.span))
+  tokens, span = shards.fetch((trajectory.tokens, trajectory.span))
   width = tokens.shape[1] - prompts.tokens.shape[1]
   columns = span[:, 0, :1] + np.arange(width)[None]
   columns = np.minimum(columns, tokens.shape[1] - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import json
 import os
 import pathlib
 import sys
@@ -14,8 +15,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from score_jax import config as config_lib
 from score_jax import job as job_lib
-from score_jax import pretrain, tasks, train
+from score_jax import pretrain, processes, tasks, train, watch
 from score_jax.checkpoint import CheckpointError
 from score_jax.config import ConfigError
 from score_jax.job import Interrupted, Job, Stop
@@ -45,26 +47,66 @@ def stopped_code() -> int:
   return int(text)
 
 
-def run(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
+def together(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
+  """Returns the exit code of a job that any number of processes do; see `run`.
+
+  Raises:
+    ConfigError: on all processes, if they cannot work together; and as `run`,
+      where there is one.
+  """
+  if config.job == 'pretrain' and processes.several():
+    raise ConfigError(
+      "job='pretrain' is for one process: the model that it makes is small; "
+      'start it without SCORE_COORDINATOR.'
+    )
+  _check_alike(config, workdir)
+  c, stop = config.limits, Stop()
+  stop.listen()
+  with only_one(workdir):
+    return processes.run(
+      lambda: run(config, workdir, stop, started),
+      workdir,
+      watch.Limits(c.silent_seconds, c.stalled_times, c.stalled_seconds),
+      stopped_code(),
+    )
+
+
+def _check_alike(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Refuses processes that were started with different settings."""
+  own = {'--workdir': str(workdir)}
+  own |= config_lib.flatten(json.loads(config.to_json()))
+  first, *others = processes.share(lambda: own)
+  for process, other in enumerate(others, start=1):
+    for name in sorted(first.keys() | other.keys()):
+      if first.get(name) != other.get(name):
+        raise ConfigError(
+          f'{name} must be the same for all processes; process 0 has '
+          f'{first.get(name)!r} and process {process} {other.get(name)!r}. '
+          'Start all of them with one command line.'
+        )
+
+
+def run(
+  config: ConfigDict, workdir: pathlib.Path, stop: Stop, started: float
+) -> int:
   """Returns the exit code of the job that `config` describes.
 
   Args:
     config: checked settings.
-    workdir: where all output goes, and unfinished work may be.
+    workdir: where all output goes, and unfinished work may be; no other job
+      may use it.
+    stop: whether someone asked to end.
     started: when the program started, of time.monotonic().
 
   Raises:
     ConfigError: if the settings do not fit what they name.
   """
   stopped = stopped_code()
-  stop = Stop()
-  stop.listen()
   try:
-    with only_one(workdir):
-      if config.job == 'pretrain':
-        pretrain.run(config, workdir, stop)
-      else:
-        attend(config, workdir, stop, started)
+    if config.job == 'pretrain':
+      pretrain.run(config, workdir, stop)
+    else:
+      attend(config, workdir, stop, started)
   except Interrupted:
     after = f'goes on from what is saved in {workdir}'
     if config.job == 'pretrain':
@@ -73,29 +115,42 @@ def run(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
     return stopped
   except (train.TrainingError, CheckpointError) as error:
     print(f'score_jax: {error}', file=sys.stderr)
+    processes.note(str(error))
     return FAILED
   return OK
 
 
 @contextlib.contextmanager
 def only_one(workdir: pathlib.Path) -> Iterator[None]:
-  """Refuses a work directory that another job is using."""
+  """Refuses a work directory that another job is using.
+
+  Raises:
+    ConfigError: on all processes.
+  """
+  with contextlib.ExitStack() as held:
+    if refusal := processes.decide(lambda: _lock(workdir, held)):
+      raise ConfigError(refusal)
+    yield
+
+
+def _lock(workdir: pathlib.Path, held: contextlib.ExitStack) -> str:
+  """Locks a work directory until `held` is closed; returns why not, or ''."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     lock = open(workdir / '.lock', 'w')  # noqa: SIM115
   except OSError as error:
-    raise ConfigError(
+    return (
       f'--workdir={workdir} cannot be written ({error.strerror}); give another.'
-    ) from error
-  with lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      raise ConfigError(
-        f'--workdir={workdir} is in use by another job; wait for it, or give '
-        'another.'
-      ) from error
-    yield
+    )
+  held.enter_context(lock)
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    return (
+      f'--workdir={workdir} is in use by another job; wait for it, or give '
+      'another.'
+    )
+  return ''
 
 
 def attend(
@@ -119,9 +174,9 @@ def attend(
   """
   config = filled_in(catalogue.on_equal_terms(config))
   plans = catalogue.chain(config)
-  held = job_lib.is_claimed(config, workdir)
+  held = processes.decide(lambda: job_lib.is_claimed(config, workdir))
   missing = [p for p in plans if not train.is_finished(workdir, p)]
-  results = train.read_results(workdir / 'eval.json')
+  results = processes.decide(lambda: train.read_results(workdir / 'eval.json'))
   names = ['base', *(p.name for p in plans), *_asked(config)]
   if not missing and all(name in results for name in names):
     say(f'finished: nothing is left to do in {workdir}')
@@ -133,7 +188,7 @@ def attend(
   with contextlib.ExitStack() as opened:
     job = setup(config, workdir, stop, opened)
     if not held:  # Not before: settings that were refused claim nothing.
-      job_lib.claim(config, workdir)
+      processes.decide(lambda: job_lib.claim(config, workdir))
     say(job_lib.describe(job, plans))
     _stages(job, plans, started)
 
@@ -152,7 +207,7 @@ def _stages(job: Job, plans: list[Phase], started: float) -> None:
       f'{plan.name}: {_result(results[plan.name])}  (best checkpoint by '
       f'training reward: step {results[plan.name]["step"]} of {plan.steps})'
     )
-    if job.config.log.report:
+    if job.config.log.report and processes.is_first():
       build(job.workdir)
   for name, inference in _asked(job.config).items():
     params, step = final(job, plans)
@@ -164,7 +219,8 @@ def _stages(job: Job, plans: list[Phase], started: float) -> None:
 
 def _report(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Builds the report, where it is wanted, and says where it is."""
-  if config.log.report:
+  if config.log.report and processes.is_first():
+    processes.enter('reporting', '')
     say(f'report    {build(workdir)}')
 
 

@@ -128,7 +128,7 @@ def _sample(model, sampling, params, prompts, instructions, key, first=None):
       rows, cache, hidden = _instruct(
         run, sampling, rows, cache, instructions[turn - 1]
       )
-  return Trajectory(
+  trajectory = Trajectory(
     tokens=rows.tokens,
     turn=rows.turn,
     logp=rows.logp,
@@ -136,6 +136,7 @@ def _sample(model, sampling, params, prompts, instructions, key, first=None):
     span=jnp.stack(spans, axis=1),
     truncated=jnp.stack(truncated, axis=1),
   )
+  return jax.tree.map(run.rows, trajectory)  # Each host reads its own rows.
 
 
 @dataclasses.dataclass(frozen=True)

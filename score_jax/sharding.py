@@ -165,5 +165,16 @@ def put_rows(mesh: Mesh, x: np.ndarray) -> jax.Array:
   """
   x = np.asarray(x)
   spec = partition(mesh, ('batch',) + (None,) * (x.ndim - 1), x.shape)
-  sharding = NamedSharding(mesh, spec)
-  return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
+  return _put(x, NamedSharding(mesh, spec))
+
+
+def put_whole(mesh: Mesh, x: np.ndarray) -> jax.Array:
+  """Returns a host array with a whole copy on every device of the mesh.
+
+  Every process passes the same array.
+  """
+  return _put(np.asarray(x), replicated(mesh))
+
+
+def _put(x: np.ndarray, place: Sharding) -> jax.Array:
+  return jax.make_array_from_callback(x.shape, place, lambda i: x[i])

@@ -7,6 +7,7 @@ python -m score_jax.table [--workdir=runs/table] [--seeds=3]
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _run() -> int:
+  if os.environ.get('SCORE_COORDINATOR'):
+    raise ConfigError(
+      'score_jax.table is for one process; start it without '
+      'SCORE_COORDINATOR (python -m launch --processes=1).'
+    )
   logging.set_verbosity(logging.WARNING)
   import jax
 

@@ -20,8 +20,10 @@ from score_jax import (
   files,
   learner,
   phase,
+  processes,
   rollout,
   sharding,
+  shards,
 )
 from score_jax.checkpoint import CheckpointError, Checkpoints
 from score_jax.config import ConfigError
@@ -46,7 +48,8 @@ def folder(job: Job, name: str) -> pathlib.Path:
 
 def is_finished(workdir: pathlib.Path, plan: Phase) -> bool:
   """Returns whether a stage's last checkpoint is there."""
-  newest = checkpoint.newest_step(workdir / 'checkpoints' / plan.name)
+  folder = workdir / 'checkpoints' / plan.name
+  newest = processes.decide(lambda: checkpoint.newest_step(folder))
   return newest is not None and newest >= plan.steps
 
 
@@ -54,7 +57,7 @@ def best_params(job: Job, name: str) -> tuple[Any, int]:
   """Returns what was trained, and the step, of a stage's best checkpoint."""
   where = folder(job, name)
   params, meta = checkpoint.restore_params(
-    where, checkpoint.best_first(where), job.policy_like(), say
+    where, _best_first(where), job.policy_like(), say
   )
   return params, meta['step']
 
@@ -69,10 +72,12 @@ def start_params(job: Job, name: str) -> tuple[Any, int]:
   if like is None:
     return best_params(job, name)
   where = folder(job, name)
-  state, meta = checkpoint.restore_part(
-    where, checkpoint.best_first(where), like, say
-  )
+  state, meta = checkpoint.restore_part(where, _best_first(where), like, say)
   return state['opt_state']['master'], meta['step']
+
+
+def _best_first(where: pathlib.Path) -> list[int]:
+  return processes.decide(lambda: checkpoint.best_first(where))
 
 
 class _Stage:
@@ -241,9 +246,10 @@ def _loop(
     journal.step(metrics)
     for text in alarms.newly_raised(journal.history, base):
       say(f'alarm     {stage.plan.name} {done}, {text}')
-    if done % config.checkpoint.every == 0 or last or stage.job.stop.asked:
+    asked = stage.job.stop.heard()
+    if done % config.checkpoint.every == 0 or last or asked:
       _save(stage, state, checkpoints, journal)
-    if stage.job.stop.asked and not last:
+    if asked and not last:
       checkpoints.wait()
       raise Interrupted
   checkpoints.wait()
@@ -252,7 +258,7 @@ def _loop(
 def _base(job: Job) -> alarms.Base | None:
   """Returns how good the base is, if it was evaluated as validations are."""
   path = job.workdir / 'eval.json'
-  known = read_results(path).get('base')
+  known = processes.decide(lambda: read_results(path)).get('base')
   if known is None or job.validation is None or job.config.task.eval_name:
     return None
   count = len(job.validation)
@@ -270,6 +276,8 @@ def _step(
 ) -> tuple[learner.TrainState, dict[str, Any]]:
   """Returns the state after one more update, and its metrics."""
   job, clock = stage.job, phase.Clock()
+  where = f'{stage.plan.name} step {step + 1}'
+  processes.enter('sampling', where)
   graded = stage.rollout(state.params, step)
   seconds = {'seconds_sample': clock.lap()}
   reward = phase.rewards(job, graded)
@@ -277,11 +285,12 @@ def _step(
   seconds['seconds_grade'] = clock.lap()
   greedy, more = stage.greedy(state.params, graded)
   seconds['seconds_sample'] += clock.lap()
+  processes.enter('updating', where)
   paid = sharding.put_rows(job.mesh, reward)
   batch = learner.Batch(graded.trajectory, paid, greedy)
   state, metrics = stage.update(state, stage.reference, batch, stage.near)
   of_rows = {name: metrics.pop(name) for name in learner.ROWS}
-  metrics = _flat(jax.device_get(metrics))
+  metrics = _flat(shards.fetch(metrics))
   seconds['seconds_update'] = clock.lap()
   weights = np.asarray(stage.plan.stage.reward)
   sampled = {k: x + more[k] for k, x in phase.sampled(graded).items()}
@@ -292,7 +301,7 @@ def _step(
     float(tokens) * len(reward) / sum(seconds.values())
   )
   if step % max(1, job.config.log.samples_every) == 0:
-    journal.samples(_samples(job, graded, reward, of_rows))
+    journal.samples([*_samples(job, graded, reward, of_rows)])
   _check_limits(stage, record, graded)
   return state, record
 
@@ -307,7 +316,7 @@ def _samples(
   rows = np.linspace(0, len(reward), job.config.log.samples, endpoint=False)
   for row in rows.astype(int):
     advantage, credit, kl = (
-      jax.device_get(of_rows[name][row]) for name in learner.ROWS
+      shards.fetch(of_rows[name][row]) for name in learner.ROWS
     )
     yield (
       graded.record(row)
@@ -356,12 +365,15 @@ def _check_limits(stage, record, graded) -> None:
 
 def _complaint(job: Job) -> str:
   """Returns what a grader raised, or ''."""
-  return ''.join(f' The first error: {x}' for x in job.grader.complaints()[:1])
+  of_all = processes.share(job.grader.complaints)
+  first = [text for complaints in of_all for text in complaints][:1]
+  return ''.join(f' The first error: {x}' for x in first)
 
 
 def _save(stage, state, checkpoints, journal) -> None:
   """Saves state and metric history; the score is the latest mean reward."""
   done = len(journal.history)
+  processes.enter('saving', f'{stage.plan.name} step {done}')
   every, score = stage.job.config.checkpoint.every, stage.score(journal.history)
   if done % every and done != stage.plan.steps:
     # Saved because someone asked it to end: were it the best one, the next
@@ -406,6 +418,7 @@ def evaluate(
   reading, parts, rows = [], [], []
   for start in range(0, len(problems), size):
     job.stop.check()
+    processes.enter('evaluating')
     number = np.arange(start, start + size)
     # The last batch is filled up, so that one program serves all of them.
     filled = problems.take(np.minimum(number, len(problems) - 1))
@@ -459,15 +472,20 @@ def evaluate_into(
 ) -> dict:
   """Returns the test result of a checkpoint, from eval.json or put there."""
   path = job.workdir / 'eval.json'
-  results = read_results(path)
+  results = processes.decide(lambda: read_results(path))
   if name in results and results[name]['step'] == step:
     return results[name]
+  processes.enter('evaluating', name)
   attempts, rows = evaluate(job, params, job.test, job.test_grader, inference)
   config = job.config
-  summary = evaluation.summarize(attempts, config.eval.resamples, config.seed)
-  where = job.workdir / 'evaluations'
-  where.mkdir(exist_ok=True)
-  files.write_jsonl(where / f'{name}.jsonl', rows)
-  results[name] = summary | {'step': step}
-  files.write_json(path, results)
-  return results[name]
+
+  def record() -> dict:
+    summary = evaluation.summarize(attempts, config.eval.resamples, config.seed)
+    where = job.workdir / 'evaluations'
+    where.mkdir(exist_ok=True)
+    files.write_jsonl(where / f'{name}.jsonl', rows)
+    results[name] = summary | {'step': step}
+    files.write_json(path, results)
+    return results[name]
+
+  return processes.decide(record)

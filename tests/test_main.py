@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from score_jax import job, main, run
+from score_jax import job, main, processes, run
 from score_jax.config import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -205,6 +206,76 @@ def test_a_config_file_that_gives_no_settings_is_told_what_to_give(
 def test_a_stray_argument_is_refused():
   text = _refusal('configs/stage2.py')
   assert text.startswith("'configs/stage2.py' is no flag; settings are")
+
+
+def test_a_signal_while_processes_agree_is_heard_the_next_time(monkeypatch):
+  stop = job.Stop()
+
+  def agree(flag):
+    stop._note(signal.SIGTERM, None)
+    return flag
+
+  monkeypatch.setattr(processes, 'agree', agree)
+  assert not stop.heard()  # As on the others, which have heard of nothing.
+  assert stop.heard()
+
+
+def test_a_bucket_is_refused_as_a_work_directory():
+  text = _refusal('--workdir=gs://mine/run')
+  assert text.startswith('--workdir=gs://mine/run is no folder; buckets are')
+
+
+def test_processes_that_were_started_differently_are_refused_by_the_setting(
+  parse, tmp_path, monkeypatch
+):
+  for name, value, words in (
+    ('method.alpha', 5.0, '10.0 and process 1 5.0'),
+    ('--workdir', '/other', f"'{tmp_path}' and process 1 '/other'"),
+  ):
+    monkeypatch.setattr(
+      processes,
+      'share',
+      lambda work, more=((name, value),): [work(), work() | dict(more)],
+    )
+    with pytest.raises(ConfigError) as raised:
+      run.together(parse(), tmp_path, 0.0)
+    assert str(raised.value).startswith(
+      f'{name} must be the same for all processes; process 0 has {words}'
+    )
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+  ('what', 'words'),
+  [
+    ("the weights in model.path='m'", "the weights in model.path='m' of"),
+    ('the test problems', 'the test problems of'),
+  ],
+)
+def test_processes_that_read_different_files_are_refused(
+  monkeypatch, what, words
+):
+  monkeypatch.setattr(
+    processes, 'share', lambda work: [work(), work(), work() | {what: 'other'}]
+  )
+  with pytest.raises(ConfigError) as raised:
+    job._check_alike('m', 'a hash', {'train': None, 'test': None})
+  assert str(raised.value).startswith(
+    f'{words} process 2 differ from those of process 0'
+  )
+
+
+def test_a_table_of_several_processes_is_refused(tmp_path):
+  ended = subprocess.run(
+    [sys.executable, '-m', 'score_jax.table', f'--workdir={tmp_path}'],
+    cwd=ROOT,
+    env=os.environ | {'SCORE_COORDINATOR': 'auto'},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert ended.returncode == 2
+  assert 'score_jax.table is for one process' in _only_line(ended.stderr)
 
 
 def test_settings_are_refused_before_tensorflow_is_loaded(tmp_path):
