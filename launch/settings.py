@@ -193,11 +193,11 @@ def _check_cloud(settings: Settings) -> None:
       '--slice=v5e:4x4.'
     )
   where = workdir(settings.arguments)
-  if '://' not in where and not where.startswith('/mnt/'):
+  if not where.startswith('/mnt/'):
     raise LaunchError(
-      f'--workdir={where or "(none)"} lies on a disk that goes with the slice; '
-      'give behind -- a bucket, as --workdir=gs://BUCKET/run, or a folder under '
-      '/mnt where --setup mounts what stays.'
+      f'--workdir={where or "(none)"} does not outlive the slice; give behind -- '
+      'a folder under /mnt, as --workdir=/mnt/runs/one, where --setup mounts '
+      'what stays and all hosts see.'
     )
 
 

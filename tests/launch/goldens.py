@@ -20,7 +20,7 @@ HARD = (
 )
 JOB = ('--config=configs/stage2.py:gemma2_2b_math',)
 LOCAL = (*JOB, '--workdir=runs/gemma')
-BUCKET = (*JOB, '--workdir=gs://bucket/gemma')
+MOUNTED = (*JOB, '--workdir=/mnt/bucket/gemma')
 CASES = {
   'local': (
     *('--target=local', '--processes=2', '--devices=4', '--port=4321'),
@@ -30,24 +30,24 @@ CASES = {
   'tpu_vm': (
     *('--target=tpu-vm', '--slice=v5e:2x4', '--zone=us-west4-a'),
     *('--name=mine', '--keep', '--runtime=tpu-ubuntu2204-base'),
-    *('--', *BUCKET),
+    *('--', *MOUNTED),
   ),
   'tpu_pod': (
     *('--target=tpu-pod', '--slice=v5e:4x4', '--zone=us-west4-a', '--spot'),
-    *('--project=p', '--setup=make sandbox', '--', *BUCKET, *HARD),
+    *('--project=p', '--setup=make sandbox', '--', *MOUNTED, *HARD),
   ),
   'tpu_pod_queued': (
     *('--target=tpu-pod', '--slice=v5p:4x4x4', '--zone=us-east5-a'),
-    *('--queued', '--retries=3', '--pause=60', '--', *BUCKET),
+    *('--queued', '--retries=3', '--pause=60', '--', *MOUNTED),
   ),
   'gke': (
     *('--target=gke', '--slice=v6e:8x8', '--spot', '--grace=25'),
     *('--image=us-docker.pkg.dev/p/r/score:1', '--context=c', '--namespace=n'),
-    *('--', *BUCKET, *HARD),
+    *('--', *MOUNTED, *HARD),
   ),
   'gke_detached': (
     *('--target=gke', '--slice=v5e:2x4', '--detach', '--image=score'),
-    *('--setup=echo "$(hostname)"', '--', *BUCKET),
+    *('--setup=echo "$(hostname)"', '--', *MOUNTED),
   ),
   'slurm': (
     *('--target=slurm', '--nodes=4', '--gpus=8', '--partition=long'),
@@ -56,7 +56,7 @@ CASES = {
   ),
   'skypilot': (
     *('--target=skypilot', '--slice=v5e:4x4', '--spot', '--infra=gcp/us-west4'),
-    *('--', *BUCKET, *HARD),
+    *('--', *MOUNTED, *HARD),
   ),
 }
 

@@ -14,7 +14,7 @@ from launch.errors import LaunchError
 from score_jax import chips
 
 ROOT = pathlib.Path(__file__).parents[2]
-BUCKET = ('--', '--workdir=gs://b/r')
+MOUNTED = ('--', '--workdir=/mnt/b/r')
 
 
 @pytest.mark.parametrize(
@@ -45,17 +45,21 @@ BUCKET = ('--', '--workdir=gs://b/r')
     (['--target=local', '--name=My_Job'], "got 'My_Job'."),
     (['--target=local', '--python=a\nb'], 'cannot be printed'),
     (
-      ['--target=gke', *BUCKET],
+      ['--target=gke', *MOUNTED],
       '--slice is missing; configs/models.py names one for each model',
     ),
     (
       ['--target=gke', '--slice=v5e:4x4'],
-      '--workdir=(none) lies on a disk that goes with the slice; give behind -- '
-      'a bucket, as --workdir=gs://BUCKET/run,',
+      '--workdir=(none) does not outlive the slice; give behind -- a folder '
+      'under /mnt, as --workdir=/mnt/runs/one,',
     ),
     (
       ['--target=gke', '--slice=v5e:4x4', '--', '--workdir', 'runs/x'],
-      '--workdir=runs/x lies on a disk',
+      '--workdir=runs/x does not outlive the slice',
+    ),
+    (
+      ['--target=gke', '--slice=v5e:4x4', '--', '--workdir=gs://BUCKET/run'],
+      '--workdir=gs://BUCKET/run does not outlive the slice',
     ),
   ],
 )
@@ -88,7 +92,7 @@ def test_a_bad_setting_is_told_with_its_value_and_a_remedy(arguments, text):
   ],
 )
 def test_what_a_target_cannot_use_is_refused(launches, arguments, text):
-  code, said, errors = launches.run(*arguments, *BUCKET)
+  code, said, errors = launches.run(*arguments, *MOUNTED)
   assert (code, said) == (2, '')
   assert text in errors
   assert errors.count('\n') == 1

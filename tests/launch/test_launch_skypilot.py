@@ -10,7 +10,7 @@ import pytest
 
 SETTINGS = (
   *('--target=skypilot', '--slice=v5e:4x4', '--poll=0.05'),
-  *('--', '--workdir=gs://bucket/run'),
+  *('--', '--workdir=/mnt/bucket/run'),
 )
 # Colours and all.
 SUBMITTED = {

@@ -16,7 +16,7 @@ SETTINGS = (
   *('--target=tpu-pod', '--slice=v5e:4x4', '--zone=us-west4-a', '--spot'),
   *('--pause=0.05', '--poll=0.05', '--module=tiny'),
 )
-JOB = ('--', '--workdir=gs://bucket/run', '--codes=0')
+JOB = ('--', '--workdir=/mnt/bucket/run', '--codes=0')
 WHERE = 'projects/p/locations/us-west4-a/nodes/score'
 NOT_FOUND = {
   'code': 1,
@@ -300,7 +300,7 @@ def test_the_real_script_of_a_host_runs_job_after_job(launches, tmp_path):
     ['ssh', [{'host': True}]],
     ['', [{}]],
   )
-  job = ('--workdir=gs://b/r', f'--starts={tmp_path}/n', '--codes=75,0')
+  job = ('--workdir=/mnt/b/r', f'--starts={tmp_path}/n', '--codes=75,0')
   code, said, errors = launches.run(
     *SETTINGS, '--setup=echo "ready $PWD"', '--', *job, "--x=it's $HOME"
   )

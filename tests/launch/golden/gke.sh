@@ -63,7 +63,7 @@ spec:
                     - "-m"
                     - "score_jax.main"
                     - "--config=configs/stage2.py:gemma2_2b_math"
-                    - "--workdir=gs://bucket/gemma"
+                    - "--workdir=/mnt/bucket/gemma"
                     - "--config.task.instruction=Don't: \"$$(HOME)\" $X `a` # \U000000e9\\n"
                     - "--config.x="
                   env:

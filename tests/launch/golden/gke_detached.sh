@@ -64,7 +64,7 @@ spec:
                     - "-m"
                     - "score_jax.main"
                     - "--config=configs/stage2.py:gemma2_2b_math"
-                    - "--workdir=gs://bucket/gemma"
+                    - "--workdir=/mnt/bucket/gemma"
                   env:
                     - name: "SCORE_STOPPED_CODE"
                       value: "75"

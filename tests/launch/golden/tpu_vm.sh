@@ -28,7 +28,7 @@ gcloud compute tpus tpu-vm ssh mine \
   --worker=all \
   --ssh-flag=-oServerAliveInterval=30 \
   --ssh-flag=-oServerAliveCountMax=6 \
-  --command='bash mine/launch/host.sh run mine 1 SCORE_STOPPED_CODE=75 PYTHONUNBUFFERED=1 .venv/bin/python -m score_jax.main --config=configs/stage2.py:gemma2_2b_math --workdir=gs://bucket/gemma' \
+  --command='bash mine/launch/host.sh run mine 1 SCORE_STOPPED_CODE=75 PYTHONUNBUFFERED=1 .venv/bin/python -m score_jax.main --config=configs/stage2.py:gemma2_2b_math --workdir=/mnt/bucket/gemma' \
   --zone=us-west4-a \
   --quiet
 
