@@ -1,8 +1,8 @@
 """What a policy is: one distribution per token, drawn from and scored alike.
 
-Temperature and truncation are parts of the policy: the sampler draws from
-`log_probabilities` and the update scores with it, so the two cannot drift
-apart.
+Temperature and truncation are parts of the policy, which is the softmax of
+`policy_logits`: the sampler draws from it and the update scores with it, so the
+two cannot drift apart.
 
 Letters: B rows, L columns, D width, V vocabulary, C columns of a chunk.
 """
@@ -44,19 +44,14 @@ class TokenScores:
   kl: jax.Array  # float32[B, L]: exact KL(policy || reference); 0 if not asked.
 
 
-def log_probabilities(logits: jax.Array, policy: Policy) -> jax.Array:
-  """Returns float32[..., V], the log-probability of each next token.
+def policy_logits(logits: jax.Array, policy: Policy) -> jax.Array:
+  """Returns float32[..., V], scaled logits, -inf off the policy's support.
 
   Args:
     logits: float32[..., V].
     policy: a temperature of 0 is scored as 1, for a greedy draw has no
       distribution to speak of.
   """
-  return jax.nn.log_softmax(_scores(logits, policy), axis=-1)
-
-
-def _scores(logits: jax.Array, policy: Policy) -> jax.Array:
-  """Returns float32[..., V], scaled logits, -inf off the policy's support."""
   scaled = logits / policy.temperature if policy.temperature else logits
   if policy.top_k:
     lowest = jax.lax.top_k(scaled, policy.top_k)[0][..., -1:]
@@ -92,7 +87,7 @@ def draw(
     policy: greedy where its temperature is 0.
   """
   # Read several times: without the barrier XLA may compute them as often.
-  scores = jax.lax.optimization_barrier(_scores(logits, policy))
+  scores = jax.lax.optimization_barrier(policy_logits(logits, policy))
   highest = jnp.max(scores, axis=-1, keepdims=True)
   blocks = scores.reshape(scores.shape[0], -1, _block(scores.shape[1]))
   mass = jnp.sum(jnp.exp(blocks - highest[..., None]), axis=-1)
@@ -171,7 +166,7 @@ def token_logp(
   """
 
   def score(hidden, tokens):
-    return _chosen(_scores(unembed(hidden), policy), tokens)[0]
+    return _chosen(policy_logits(unembed(hidden), policy), tokens)[0]
 
   return _by_columns(score, (_before(hidden), tokens), chunk)
 
@@ -295,9 +290,9 @@ def _score_block(
   tokens: jax.Array,
 ) -> TokenScores:
   """Returns the scores of one block of columns, each float32[B, C]."""
-  scores = _scores(unembed(hidden), policy)
+  scores = policy_logits(unembed(hidden), policy)
   reference = jax.lax.stop_gradient(
-    _scores(reference_unembed(reference_hidden), policy.untruncated())
+    policy_logits(reference_unembed(reference_hidden), policy.untruncated())
   )
   logp, entropy = _chosen(scores, tokens)
   reference_logp, _ = _chosen(reference, tokens)

@@ -15,7 +15,12 @@ from score_jax.policy import Policy
 # Chances 0.4, 0.1, 0.3, 0.2.
 LOGITS = jnp.log(jnp.asarray([[4.0, 1.0, 3.0, 2.0]])) + 5.0
 
-log_probabilities = jax.jit(policy.log_probabilities, static_argnums=1)
+
+@functools.partial(jax.jit, static_argnums=1)
+def log_probabilities(logits, of):
+  return jax.nn.log_softmax(policy.policy_logits(logits, of), axis=-1)
+
+
 draw = jax.jit(policy.draw, static_argnums=2)
 
 
@@ -120,8 +125,18 @@ def arrays():
   return (*heads_and_states, jnp.asarray(tokens, jnp.int32))
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6))
-def by_chunks(head, hidden, base_head, base_hidden, tokens, of, chunk):
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+def by_chunks(
+  head,
+  hidden,
+  base_head,
+  base_hidden,
+  tokens,
+  of,
+  chunk,
+  exact_kl=True,
+  attempts=None,
+):
   return policy.score_tokens(
     lambda x: x @ head.T,
     hidden,
@@ -130,7 +145,8 @@ def by_chunks(head, hidden, base_head, base_hidden, tokens, of, chunk):
     tokens,
     of,
     chunk,
-    True,
+    exact_kl,
+    attempts,
   )
 
 
@@ -212,25 +228,12 @@ STARTS = ((1, 4), (1, 2), (4, 6))
 
 @pytest.mark.parametrize('chunk', [1000, 6])
 def test_attempts_alone_are_scored_as_within_whole_rows(arrays, chunk):
-  head, hidden, base_head, base_hidden, tokens = arrays
+  head, hidden, *others = arrays
   turn = jnp.asarray(TURNS)
   attempts = policy.Attempts(jnp.asarray(STARTS), turn, (2, 2))
 
-  def scores(head, hidden, attempts):
-    return policy.score_tokens(
-      lambda x: x @ head.T,
-      hidden,
-      lambda x: x @ base_head.T,
-      base_hidden,
-      tokens,
-      Policy(),
-      chunk,
-      True,
-      attempts,
-    )
-
   def total(head, hidden, attempts):
-    found = scores(head, hidden, attempts)
+    found = by_chunks(head, hidden, *others, Policy(), chunk, True, attempts)
     weighted = jnp.where(turn > 0, found.logp * turn + 0.3 * found.kl, 0.0)
     return jnp.sum(weighted), found
 
@@ -258,22 +261,7 @@ def test_entropy_and_reference_carry_no_gradient(arrays):
 
 
 def test_without_the_exact_kl_there_is_none(arrays):
-  head, hidden, base_head, base_hidden, tokens = arrays
-
-  @jax.jit
-  def score():
-    return policy.score_tokens(
-      lambda x: x @ head.T,
-      hidden,
-      lambda x: x @ base_head.T,
-      base_hidden,
-      tokens,
-      Policy(),
-      9,
-      False,
-    )
-
-  found = score()
+  found = by_chunks(*arrays, Policy(), 9, False)
   np.testing.assert_array_equal(found.kl, 0)
   expected, _, _, _ = at_once(*arrays, Policy())
   np.testing.assert_allclose(found.logp[:, 1:], expected[:, 1:], rtol=1e-5)

@@ -127,7 +127,8 @@ def attempts_of(trajectory):
 def test_recorded_log_probabilities_are_those_of_a_fresh_pass(sampled, name):
   case, found = CASES[name], sampled(name)
   logits = tiny.logits_of(case.model, case.params, jnp.asarray(found.tokens))
-  logp = policy.log_probabilities(logits[:, :-1], case.sampling.policy)
+  logits = policy.policy_logits(logits[:, :-1], case.sampling.policy)
+  logp = jax.nn.log_softmax(logits, axis=-1)
   logp = jnp.take_along_axis(logp, found.tokens[:, 1:, None], axis=-1)[..., 0]
   expected = np.where(found.turn[:, 1:] > 0, logp, 0.0)
   np.testing.assert_allclose(found.logp[:, 1:], expected, atol=1e-5)
