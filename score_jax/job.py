@@ -322,14 +322,12 @@ def _check_alike(
   for split, problems in splits.items():
     digest = hashlib.blake2b(repr(problems and problems.problems).encode())
     own[f'the {split} problems'] = digest.hexdigest()
-  first, *others = processes.share(lambda: own)
-  for process, other in enumerate(others, start=1):
-    for name, digest in first.items():
-      if other[name] != digest:
-        raise ConfigError(
-          f'{name} of process {process} differ from those of process 0; put '
-          'the same files on every host.'
-        )
+  if found := processes.differing(own):
+    process, name, *_ = found
+    raise ConfigError(
+      f'{name} of process {process} differ from those of process 0; put the '
+      'same files on every host.'
+    )
 
 
 def _test_task(config: ConfigDict) -> tasks.Task:

@@ -136,15 +136,14 @@ def open_journal(
   stage: str,
   steps: int,
   history: list[dict[str, Any]],
-  tensorboard: bool,
-  progress: bool,
+  *shown: bool,
 ) -> Iterator[Journal | Silent]:
   """Gives a Journal that is closed behind its block; see its arguments.
 
   Of several processes the first one has it, and the others keep the history.
   """
   if processes.is_first():
-    journal = Journal(workdir, stage, steps, history, tensorboard, progress)
+    journal = Journal(workdir, stage, steps, history, *shown)
   else:
     journal = Silent(stage, history)
   try:

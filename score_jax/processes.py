@@ -159,6 +159,22 @@ def decide(work: Callable[[], Value]) -> Value:
   return share(lambda: work() if is_first() else None)[0]
 
 
+def differing(
+  own: Mapping[str, Value],
+) -> tuple[int, str, Value | None, Value | None] | None:
+  """Returns the first entry that is not the same on all processes.
+
+  That is the process that differs from the first one, the entry's name, and its
+  value on both, None where it is not there; None if there is no such entry.
+  """
+  first, *others = share(lambda: dict(own))
+  for process, other in enumerate(others, start=1):
+    for name in sorted(first.keys() | other.keys()):
+      if first.get(name) != other.get(name):
+        return process, name, first.get(name), other.get(name)
+  return None
+
+
 def later(work: Callable[[], Value]) -> Callable[[], Value]:
   """Returns what gives the value of `work`, done now, or raises its error.
 

@@ -75,15 +75,12 @@ def _check_alike(config: ConfigDict, workdir: pathlib.Path) -> None:
   """Refuses processes that were started with different settings."""
   own = {'--workdir': str(workdir)}
   own |= config_lib.flatten(json.loads(config.to_json()))
-  first, *others = processes.share(lambda: own)
-  for process, other in enumerate(others, start=1):
-    for name in sorted(first.keys() | other.keys()):
-      if first.get(name) != other.get(name):
-        raise ConfigError(
-          f'{name} must be the same for all processes; process 0 has '
-          f'{first.get(name)!r} and process {process} {other.get(name)!r}. '
-          'Start all of them with one command line.'
-        )
+  if found := processes.differing(own):
+    process, name, first, other = found
+    raise ConfigError(
+      f'{name} must be the same for all processes; process 0 has {first!r} and '
+      f'process {process} {other!r}. Start all of them with one command line.'
+    )
 
 
 def run(
