@@ -14,6 +14,7 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -78,15 +79,37 @@ def export(
     dtypes = jax.tree.broadcast(dtypes, params)
     params = jax.tree.map(lambda x, to: x.astype(to), params, dtypes)
   else:
-    frozen = job.load_base(config, source, model)
-    if checkpoint.params_hash(frozen) != meta['reference']:
-      raise ConfigError(
-        f'{source} is not the base model that {where} was trained on; give its '
-        'folder by --model.'
-      )
+    frozen = _frozen(config, source, model, meta['reference'], where)
     params = lora.merge(frozen, params, chosen, dtypes)
   weights.save(out, params, hf, source, progress=True, chat_template=template)
   return which
+
+
+def _frozen(
+  config: ConfigDict,
+  source: str,
+  model: Any,
+  reference: str,
+  where: pathlib.Path,
+) -> Any:
+  """Returns the base model's parameters, if those are what was trained on.
+
+  Args:
+    config: of the run.
+    source: the base model's folder.
+    model: the decoder to load it into.
+    reference: the hash of what was trained on.
+    where: the checkpoints.
+  """
+  from score_jax import checkpoint, job
+
+  frozen = job.load_base(config, source, model)
+  if checkpoint.params_hash(frozen) != reference:
+    raise ConfigError(
+      f'{source} is not the base model that {where} was trained on; give its '
+      'folder by --model.'
+    )
+  return frozen
 
 
 def _so_far(config: ConfigDict, folder: pathlib.Path) -> str:

@@ -16,6 +16,7 @@ S second attempts that share one first attempt; B = N * F * S.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -246,7 +247,7 @@ def advantages(
   Raises:
     ValueError: if the rows do not form whole groups.
   """
-  rows, turns = value.shape
+  rows = len(value)
   if rows % (groups.first * groups.second):
     raise ValueError(
       f'rows must form whole groups of {groups.first} x {groups.second}; '
@@ -257,6 +258,17 @@ def advantages(
   if baseline in ('remax', 'moving_average'):
     return jnp.where(valid, value - given, 0.0)
   compare = normalized if baseline == 'group' else leave_one_out
+  return _among_siblings(compare, value, valid, groups)
+
+
+def _among_siblings(
+  compare: Callable[[jax.Array, jax.Array], jax.Array],
+  value: jax.Array,
+  valid: jax.Array,
+  groups: Groups,
+) -> jax.Array:
+  """Returns float[B, T]: each turn's return compared with its siblings'."""
+  rows, turns = value.shape
   shape = (-1, groups.first, groups.second, turns)
   value, valid = value.reshape(shape), valid.reshape(shape)
   # The copies of a shared first attempt are one sample: they count once, by
