@@ -25,8 +25,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from score_jax import sharding
-
-NEGATIVE = -1e30  # Finite, so that a part whose keys are all masked weighs 0.
+from score_jax.models.attention import (
+  attend,
+  attend_parts,
+  KeyValue,
+  softcap,
+  Softmax,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,20 +93,6 @@ class Execution:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class KeyValue:
-  """Keys and values of one layer, or of all with a leading [L].
-
-  Laid out for the products of decoding: heads first, and the keys' columns
-  last, so that a step reads them as they lie (three to five times as fast on
-  a CPU as [B, S, K, H], which each step would transpose).
-  """
-
-  key: jax.Array  # [B, K, H, S].
-  value: jax.Array  # [B, K, S, H].
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
 class Cache:
   """What turns go on from: a prompt once per problem, the rest per row.
 
@@ -109,7 +100,9 @@ class Cache:
   """
 
   prompt: tuple[KeyValue, ...] | KeyValue  # Per layer of P rows, or stacked.
-  own: tuple[KeyValue, ...] | KeyValue  # Per layer of B rows, or stacked.
+  # Per layer of B rows, or stacked; None where rows are read whole behind
+  # their prompts.
+  own: tuple[KeyValue, ...] | KeyValue | None
   prompt_length: jax.Array  # int32[P].
 
 
@@ -193,102 +186,6 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   cos, sin = cos[:, :, None, :], sin[:, :, None, :]
   turned = (first * cos - second * sin, second * cos + first * sin)
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)
-
-
-def softcap(x: jax.Array, cap: float) -> jax.Array:
-  """Returns x squeezed smoothly into (-cap, cap); cap 0 leaves it alone."""
-  return jnp.tanh(x / cap) * cap if cap else x
-
-
-def _scores(
-  config: ModelConfig, query: jax.Array, key: jax.Array, mask: jax.Array
-) -> jax.Array:
-  """Returns float32[B, K, G, T, S]; query is [B, T, K, G, H], mask [B, T, S]."""
-  scores = jnp.einsum(
-    'BTKGH,BKHS->BKGTS', query, key, preferred_element_type=jnp.float32
-  )
-  scores = softcap(scores * config.query_scale, config.attention_softcap)
-  return jnp.where(mask[:, None, None], scores, NEGATIVE)
-
-
-def attend(
-  config: ModelConfig,
-  query: jax.Array,
-  part: KeyValue,
-  mask: jax.Array,
-) -> jax.Array:
-  """Returns [B, T, K, G, H], softmax attention within one part.
-
-  Args:
-    config: scale and soft cap.
-    query: [B, T, K, G, H].
-    part: keys and values of B rows.
-    mask: bool[1 or B, T, S], true where a key is seen.
-  """
-  scores = _scores(config, query, part.key, mask)
-  weights = jax.nn.softmax(scores, axis=-1).astype(part.value.dtype)
-  return jnp.einsum('BKGTS,BKSH->BTKGH', weights, part.value)
-
-
-def attend_parts(
-  config: ModelConfig,
-  query: jax.Array,
-  parts: tuple[tuple[KeyValue, jax.Array], ...],
-) -> jax.Array:
-  """Returns [B, T, K, G, H], softmax attention over several parts at once.
-
-  Args:
-    config: scale and soft cap.
-    query: [B, T, K, G, H].
-    parts: keys and values with masks bool[B, T, S]. A part with fewer rows
-      than the query is shared by adjacent rows, which attend to it as one
-      group of queries: its keys are read once and never copied.
-  """
-  sums = [_part_sums(config, query, part, mask) for part, mask in parts]
-  top = jnp.max(jnp.stack([highest for highest, _, _ in sums]), axis=0)
-  total, out = 0.0, 0.0
-  for highest, weight, value in sums:
-    scale = jnp.exp(highest - top)
-    total += weight * scale
-    out += value * scale[..., None]
-  return (out / total[..., None]).astype(query.dtype)
-
-
-def _part_sums(
-  config: ModelConfig, query: jax.Array, part: KeyValue, mask: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Returns the highest score, the weights' sum and the weighted values.
-
-  Shapes: float32[B, T, K, G] twice, then float32[B, T, K, G, H].
-  """
-  batch, time, heads, queries = query.shape[:-1]
-  prompts = part.key.shape[0]
-  each = batch // prompts * time  # Columns that share a part.
-
-  def together(x):  # [B, T, K, G, H] -> [P, K, all queries of a key, H].
-    x = jnp.moveaxis(x.reshape(prompts, each, heads, queries, -1), 2, 1)
-    return x.reshape(prompts, heads, each * queries, -1)
-
-  def apart(x):  # The way back.
-    x = jnp.moveaxis(x.reshape(prompts, heads, each, queries, -1), 1, 2)
-    return x.reshape(batch, time, heads, queries, -1)
-
-  scores = jnp.matmul(
-    together(query), part.key, preferred_element_type=jnp.float32
-  )
-  scores = softcap(scores * config.query_scale, config.attention_softcap)
-  mask = mask.reshape(prompts, each, mask.shape[-1])
-  mask = jnp.repeat(mask, queries, axis=1)[:, None]
-  scores = jnp.where(mask, scores, NEGATIVE)
-  highest = jnp.max(scores, axis=-1, keepdims=True)
-  weights = jnp.exp(scores - highest)
-  value = jnp.matmul(
-    weights.astype(part.value.dtype),
-    part.value,
-    preferred_element_type=jnp.float32,
-  )
-  total = jnp.sum(weights, axis=-1, keepdims=True)
-  return apart(highest)[..., 0], apart(total)[..., 0], apart(value)
 
 
 @jax.tree_util.register_dataclass
@@ -423,7 +320,7 @@ class Attention(nn.Module):
     x: jax.Array,
     layer: _Layer,
     columns: _Columns,
-    cache: tuple[KeyValue, KeyValue] | None,
+    cache: tuple[KeyValue, KeyValue | None] | None,
   ) -> tuple[jax.Array, KeyValue]:
     c = self.config
     query = self._project('query', x, c.heads)
@@ -439,10 +336,15 @@ class Attention(nn.Module):
     )
     query = query.reshape(*x.shape[:2], c.kv_heads, -1, c.head_dim)
     new = KeyValue(jnp.moveaxis(key, 1, 3), jnp.moveaxis(value, 1, 2))
-    if cache is None:
-      out = attend(c, query, new, _whole_mask(columns.position, layer.window))
+    softmax = Softmax(c.query_scale, c.attention_softcap)
+    if cache is None or cache[1] is None:
+      own = (new, _whole_mask(x.shape[1], layer.window))
+      prompt = None
+      if cache is not None:
+        prompt = _prompt_part(cache[0], x.shape[1], layer, columns)
+      out = attend(softmax, query, own, prompt)
     else:
-      out, new = _attend_cached(c, query, new, layer, columns, cache)
+      out, new = _attend_cached(softmax, query, new, layer, columns, cache)
     out = out.reshape(*x.shape[:2], c.heads, c.head_dim)
     out = Projection(
       self.execution,
@@ -457,14 +359,26 @@ class Attention(nn.Module):
     return out, new
 
 
-def _whole_mask(position: jax.Array, window: jax.Array) -> jax.Array:
-  """Returns bool[1, T, S]: the key stands at or left of the query, and near."""
-  distance = position[:, :, None] - position[:, None, :]
-  return (distance >= 0) & (distance < window)
+def _whole_mask(columns: int, window: jax.Array) -> jax.Array:
+  """Returns bool[1, T, T]: the key stands at or left of the query, and near."""
+  column = jnp.arange(columns)
+  distance = column[:, None] - column[None]
+  return ((distance >= 0) & (distance < window))[None]
+
+
+def _prompt_part(
+  prompt: KeyValue, columns: int, layer: _Layer, shared: _Columns
+) -> tuple[KeyValue, jax.Array]:
+  """Returns prompts and bool[P, T, S]: a prompt's key, near to what follows."""
+  rows, prompts = shared.prompt_length.shape[0], prompt.key.shape[0]
+  length = shared.prompt_length[:: rows // prompts, None, None]
+  key = jnp.arange(prompt.key.shape[-1])
+  near = length + jnp.arange(columns)[:, None] - key < layer.window
+  return prompt, (key < length) & near
 
 
 def _attend_cached(
-  config: ModelConfig,
+  softmax: Softmax,
   query: jax.Array,
   new: KeyValue,
   layer: _Layer,
@@ -490,7 +404,7 @@ def _attend_cached(
   distance = slot[:, :, None] - jnp.arange(own.key.shape[-1])[None, None]
   seen_own = (distance >= 0) & (distance < layer.window)
   parts = ((prompt, seen_prompt), (own, seen_own))
-  return attend_parts(config, query, parts), own
+  return attend_parts(softmax, query, parts), own
 
 
 class Mlp(nn.Module):
@@ -637,23 +551,29 @@ class Transformer(nn.Module):
 
     Args:
       tokens: int32[B, T].
-      position: int32[B, T], their columns; needed with a cache alone, for a
-        whole pass starts at column 0.
+      position: int32[B, T], their columns; needed where a cache has an own
+        part, for else rows start at column 0, or behind their prompts.
       cache: what the rows go on from; the new columns are written into its
-        own part, which comes back. Without one a whole pass is made, and what
-        comes back is its keys and values, [B, T, K, H] per layer.
+        own part, which comes back. Without an own part, and without a cache,
+        rows are read whole, and their keys and values come back.
     """
-    if cache is None:
-      columns = self._columns(jnp.arange(tokens.shape[1])[None], None)
-    else:
-      each = tokens.shape[0] // cache.prompt_length.shape[0]
-      columns = self._columns(position, jnp.repeat(cache.prompt_length, each))
+    columns = self._places(tokens, position, cache)
     x = sharding.constrain(
       self.execution.mesh, self._embed(tokens), 'batch', 'length', 'act_embed'
     )
     pair = None if cache is None else (cache.prompt, cache.own)
     x, new = self._run_layers(x, columns, pair)
     return self.final_norm(x), new
+
+  def _places(self, tokens, position, cache) -> _Columns:
+    whole = jnp.arange(tokens.shape[1])[None]
+    if cache is None:
+      return self._columns(whole, None)
+    each = tokens.shape[0] // cache.prompt_length.shape[0]
+    length = jnp.repeat(cache.prompt_length, each)
+    if cache.own is None:
+      position = length[:, None] + whole
+    return self._columns(position, length)
 
   def _embed(self, tokens: jax.Array) -> jax.Array:
     """Returns the embeddings [B, T, D], scaled in the type of products."""
@@ -687,7 +607,10 @@ class Transformer(nn.Module):
       return jax.lax.scan(lambda x, each: one(x, *each), x, inputs)
     new = []
     for i, params in enumerate(unstack(self.layers, self.config.layers)):
-      part = None if cache is None else (cache[0][i], cache[1][i])
+      part = None
+      if cache is not None:
+        prompt, own = cache
+        part = (prompt[i], None if own is None else own[i])
       rope = self.config.rope_of_layer[i]
       key = None if keys is None else keys[i]
       x, pair = one(x, params, windows[i], rope, part, key)

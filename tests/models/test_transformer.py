@@ -12,7 +12,7 @@ import tiny
 
 from score_jax import sharding
 from score_jax.models import transformer
-from score_jax.models.transformer import Cache, KeyValue, Rope, Transformer
+from score_jax.models.transformer import Cache, Rope, Transformer
 
 ROWS, COLUMNS, SPLIT = 4, 9, 4
 
@@ -148,72 +148,6 @@ def test_an_unknown_scaling_or_activation_is_refused():
   config = dataclasses.replace(tiny.PLAIN, activation='relu')
   with pytest.raises(ValueError, match="gelu_tanh; got 'relu'"):
     tiny.params_of(tiny.transformer(config))
-
-
-def test_a_soft_cap_squeezes_and_zero_leaves_alone():
-  x = jnp.asarray([-100.0, 0.1, 100.0])
-  np.testing.assert_allclose(transformer.softcap(x, 0.0), x)
-  found = transformer.softcap(x, 3.0)
-  np.testing.assert_allclose(found, [-3, 3 * np.tanh(0.1 / 3), 3], rtol=1e-6)
-
-
-def some_heads(rows, columns, *heads):
-  draws = np.random.default_rng(columns).normal(size=(rows, columns, *heads, 4))
-  return jnp.asarray(draws, jnp.float32)
-
-
-@pytest.fixture
-def attention():
-  """A query of two columns, 5 keys, and a mask that lets each see some."""
-  query = some_heads(2, 2, 2, 3)
-  heads = some_heads(2, 5, 2)
-  keys = KeyValue(jnp.moveaxis(heads, 1, 3), jnp.moveaxis(heads * 2, 1, 2))
-  mask = np.random.default_rng(2).random((2, 2, 5)) < 0.6
-  mask[..., 0] = True
-  return query, keys, jnp.asarray(mask)
-
-
-def test_attention_is_a_softmax_over_the_keys_that_are_seen(attention):
-  query, keys, mask = attention
-  found = jax.jit(functools.partial(transformer.attend, tiny.RICH))(*attention)
-  for b, t, k, g in np.ndindex(query.shape[:-1]):
-    score = np.asarray(query[b, t, k, g] @ keys.key[b, k]) * 0.5
-    weight = np.where(mask[b, t], np.exp(2 * np.tanh(score / 2)), 0.0)
-    expected = weight @ np.asarray(keys.value[b, k]) / weight.sum()
-    np.testing.assert_allclose(found[b, t, k, g], expected, rtol=1e-5)
-
-
-def test_attention_over_parts_is_attention_over_all_keys(attention):
-  query, keys, mask = attention
-  cut = [slice(0, 2), slice(2, 5)]
-  parts = [
-    (KeyValue(keys.key[..., s], keys.value[:, :, s]), mask[..., s]) for s in cut
-  ]
-  found = jax.jit(functools.partial(transformer.attend_parts, tiny.RICH))(
-    query, tuple(parts)
-  )
-  expected = transformer.attend(tiny.RICH, query, keys, mask)
-  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_a_part_that_nobody_sees_weighs_nothing(attention):
-  query, keys, mask = attention
-  parts = ((keys, mask), (keys, jnp.zeros_like(mask)))
-  found = jax.jit(functools.partial(transformer.attend_parts, tiny.RICH))(
-    query, parts
-  )
-  expected = transformer.attend(tiny.RICH, query, keys, mask)
-  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_rows_that_share_a_part_attend_as_if_each_had_its_own(attention):
-  query, keys, mask = attention
-  one = jax.tree.map(lambda x: x[:1], keys)
-  each = jax.tree.map(lambda x: jnp.repeat(x[:1], 2, axis=0), keys)
-  parts = jax.jit(functools.partial(transformer.attend_parts, tiny.RICH))
-  np.testing.assert_allclose(
-    parts(query, ((one, mask),)), parts(query, ((each, mask),)), rtol=1e-5
-  )
 
 
 def test_grouped_queries_are_many_heads_with_equal_keys():
