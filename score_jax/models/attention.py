@@ -151,19 +151,21 @@ def _attended_backward(softmax, kept, cotangent):
   of_query, of_parts = 0.0, []
   for i, (part, weight) in enumerate(zip(parts, weights, strict=True)):
     towards = _product(cotangent, jnp.swapaxes(part.value, -1, -2))
-    score = weight * (towards - along) * softmax.scale
+    score = weight * (towards - along)
     if slopes:
       score *= slopes[i]
     score = score.astype(query.dtype)
     of_query += _product(score, jnp.swapaxes(part.key, -1, -2))
     shared = part.key.ndim < query.ndim
-    of_key = _product_over_rows(query, score, shared)
+    of_key = _product_over_rows(query, score, shared) * softmax.scale
     of_value = _product_over_rows(weight, cotangent, shared)
     kinds = part.key.dtype, part.value.dtype
     of_parts.append(
       KeyValue(of_key.astype(kinds[0]), of_value.astype(kinds[1]))
     )
-  return of_query.astype(query.dtype), tuple(of_parts), None
+  # The scale comes last, to what is small.
+  of_query = (of_query * softmax.scale).astype(query.dtype)
+  return of_query, tuple(of_parts), None
 
 
 _attended.defvjp(_attended_forward, _attended_backward)
