@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from score_jax import objective, sharding
+from score_jax import objective, reading
 from score_jax.models.lora import bind, Lora
-from score_jax.models.transformer import Transformer
+from score_jax.models.transformer import by_layer, Transformer
 from score_jax.policy import (
   Attempts,
   Policy,
@@ -71,6 +71,9 @@ class Learning:
   logits_chunk: int  # Tokens whose logits exist at once.
   # The longest attempt of each turn; () = nobody says, so whole rows are scored.
   attempt_tokens: tuple[int, ...]
+  # The longest prompt, which a group's rows share and is read once for all;
+  # 0 = rows are read whole.
+  prompt_tokens: int
   beta2_rate: float  # 0 keeps beta2.
   beta2_fraction: float
   beta2_low: float
@@ -141,7 +144,8 @@ def loss_and_metrics(
 ) -> tuple[jax.Array, Metrics]:
   """Returns the loss, float[], and metrics of a batch of whole groups.
 
-  One forward pass over whole rows scores all turns; the reference likewise.
+  One forward pass scores all turns, a prompt once for its group; the
+  reference likewise.
   With an adapter's dropout the gradient has a pass of its own, so that what is
   paid and reported is of the policy that sampled.
 
@@ -196,37 +200,52 @@ def _given(learning, batch, average) -> jax.Array | None:
 def _scores(
   learning, reference, trajectory, model, params, dropout=0.0, key=None
 ) -> TokenScores:
+  """Returns the scores of a batch's tokens, each float32[B, L]."""
+  read, columns = _reading(learning, trajectory), trajectory.tokens.shape[1]
+  attempts = None
+  if learning.attempt_tokens:
+    attempts = Attempts(read.start, read.turn, learning.attempt_tokens)
+
   def unembed(params):
     return lambda x: model.apply({'params': params}, x, method='unembed')
 
-  attempts = None
-  if learning.attempt_tokens:
-    start, turn = trajectory.span[..., 0], trajectory.turn
-    attempts = Attempts(start, turn, learning.attempt_tokens)
-  mesh, tokens = model.execution.mesh, trajectory.tokens
-  tokens = sharding.constrain(mesh, tokens, 'batch', 'length')
-  if dropout:
-    hidden = _hidden_with_dropout(model, params, tokens, dropout, key)
-  else:
-    hidden, _ = model.apply({'params': params}, tokens)
-  reference_hidden, _ = model.apply({'params': reference}, tokens)
-  return score_tokens(
+  def before(params, *noise):
+    decoder = _decoder(model, params, *noise)
+    return reading.states_before(decoder, read, model.execution.mesh)
+
+  scores = score_tokens(
     unembed(params),
-    hidden,
+    before(params, dropout, key),
     unembed(reference),
-    reference_hidden,
-    tokens,
+    before(reference),
+    read.tokens,
     learning.policy,
     learning.logits_chunk,
     learning.stage.kl_estimator == 'exact',
     attempts,
   )
+  return jax.tree.map(lambda x: reading.to_rows(read, x, columns), scores)
 
 
-def _hidden_with_dropout(model, params, tokens, dropout, key) -> jax.Array:
-  execution = dataclasses.replace(model.execution, adapter_dropout=dropout)
-  noisy = model.clone(execution=execution)
-  return noisy.apply({'params': params}, tokens, rngs={'dropout': key})[0]
+def _reading(learning, trajectory) -> reading.Reading:
+  each = learning.groups.first * learning.groups.second
+  if each == 1 or not learning.prompt_tokens:
+    return reading.whole(trajectory)
+  return reading.behind_prompts(trajectory, each, learning.prompt_tokens)
+
+
+def _decoder(model, params, dropout=0.0, key=None) -> reading.Decoder:
+  """Returns the model's passes; each draws a dropout of its own."""
+  if dropout:
+    execution = dataclasses.replace(model.execution, adapter_dropout=dropout)
+    model = model.clone(execution=execution)
+  params = by_layer(model, params)
+
+  def decode(call, tokens, cache):
+    rngs = {'dropout': jax.random.fold_in(key, call)} if dropout else None
+    return model.apply({'params': params}, tokens, cache=cache, rngs=rngs)
+
+  return decode
 
 
 def _metrics(learning, batch, scores, paid, value, rows) -> Metrics:
@@ -375,7 +394,8 @@ def make_likelihood(
     def unembed(x):
       return model.apply(variables, x, method='unembed')
 
-    logp = token_logp(unembed, hidden, examples.tokens, Policy(), logits_chunk)
+    before = reading.before(hidden)
+    logp = token_logp(unembed, before, examples.tokens, Policy(), logits_chunk)
     # where: a token without weight must not matter, whatever it scores.
     return jnp.where(examples.weight > 0, examples.weight * logp, 0.0)
 

@@ -148,51 +148,52 @@ def _first_beyond(reach: jax.Array, level: jax.Array) -> jax.Array:
 class Attempts:
   """Where attempts may stand; nothing else of a row needs to be scored."""
 
-  start: jax.Array  # int32[B, T]: first column of an attempt, 1 or more.
+  start: jax.Array  # int32[B, T]: first column of an attempt.
   turn: jax.Array  # int32[B, L]: 1..T where an attempt wrote the token, else 0.
   width: tuple[int, ...]  # Columns that attempts of a turn fill at most.
 
 
 def token_logp(
   unembed: Unembed,
-  hidden: jax.Array,
+  before: jax.Array,
   tokens: jax.Array,
   policy: Policy,
   chunk: int,
 ) -> jax.Array:
-  """Returns float32[B, L], the log-probability of every token but the first.
+  """Returns float32[B, L], the log-probability of every token.
 
   As `score_tokens`, without a reference.
   """
 
-  def score(hidden, tokens):
-    return _chosen(policy_logits(unembed(hidden), policy), tokens)[0]
+  def score(before, tokens):
+    return _chosen(policy_logits(unembed(before), policy), tokens)[0]
 
-  return _by_columns(score, (_before(hidden), tokens), chunk)
+  return _by_columns(score, (before, tokens), chunk)
 
 
 def score_tokens(
   unembed: Unembed,
-  hidden: jax.Array,
+  before: jax.Array,
   reference_unembed: Unembed,
-  reference_hidden: jax.Array,
+  reference_before: jax.Array,
   tokens: jax.Array,
   policy: Policy,
   chunk: int,
   exact_kl: bool,
   attempts: Attempts | None = None,
 ) -> TokenScores:
-  """Returns what policy and reference say of every token but a row's first.
+  """Returns what policy and reference say of every token.
 
   Logits exist for about `chunk` tokens at a time, forward and backward. The
-  score at column i belongs to `tokens[:, i]`, which the state at column i - 1
-  predicts; at column 0 it means nothing.
+  score at column i belongs to `tokens[:, i]`, which the state before it
+  predicts; where there is none it means nothing.
 
   Args:
     unembed: the policy's logits of hidden states; gradients reach its weights.
-    hidden: [B, L, D], the policy's.
+    before: [B, L, D], at each column the policy's state that predicts it, as
+      `reading.states_before` gives them.
     reference_unembed: the reference's logits of hidden states.
-    reference_hidden: [B, L, D], the reference's.
+    reference_before: [B, L, D], the reference's.
     tokens: int32[B, L].
     policy: how logits become a distribution; the reference is scored at the
       same temperature on its whole support.
@@ -204,17 +205,12 @@ def score_tokens(
     _score_block, unembed, reference_unembed, policy, exact_kl
   )
   if attempts is None or sum(attempts.width) >= tokens.shape[1]:
-    arrays = (_before(hidden), _before(reference_hidden), tokens)
-    return _by_columns(score, arrays, chunk)
-  before = (_taken(x, attempts, -1) for x in (hidden, reference_hidden))
-  arrays = (*before, _taken(tokens, attempts))
+    return _by_columns(score, (before, reference_before, tokens), chunk)
+  arrays = tuple(
+    _taken(x, attempts) for x in (before, reference_before, tokens)
+  )
   scores = _by_columns(score, arrays, chunk)
   return jax.tree.map(lambda x: _put_back(x, attempts), scores)
-
-
-def _before(hidden: jax.Array) -> jax.Array:
-  """Returns [B, L, D]: at column i the state that predicts its token."""
-  return jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
 
 
 def _windows(attempts: Attempts) -> list[tuple[jax.Array, int]]:
@@ -227,11 +223,11 @@ def _windows(attempts: Attempts) -> list[tuple[jax.Array, int]]:
   return list(zip(start.T, attempts.width, strict=True))
 
 
-def _taken(x: jax.Array, attempts: Attempts, shift: int = 0) -> jax.Array:
+def _taken(x: jax.Array, attempts: Attempts) -> jax.Array:
   """Returns the windows of [B, L, ...], one behind the other, [B, N, ...]."""
 
   def take(x, start, width):
-    return jax.lax.dynamic_slice_in_dim(x, start + shift, width)
+    return jax.lax.dynamic_slice_in_dim(x, start, width)
 
   parts = [
     jax.vmap(functools.partial(take, width=width))(x, start)
@@ -285,14 +281,14 @@ def _score_block(
   reference_unembed: Unembed,
   policy: Policy,
   exact_kl: bool,
-  hidden: jax.Array,
-  reference_hidden: jax.Array,
+  before: jax.Array,
+  reference_before: jax.Array,
   tokens: jax.Array,
 ) -> TokenScores:
   """Returns the scores of one block of columns, each float32[B, C]."""
-  scores = policy_logits(unembed(hidden), policy)
+  scores = policy_logits(unembed(before), policy)
   reference = jax.lax.stop_gradient(
-    policy_logits(reference_unembed(reference_hidden), policy.untruncated())
+    policy_logits(reference_unembed(reference_before), policy.untruncated())
   )
   logp, entropy = _chosen(scores, tokens)
   reference_logp, _ = _chosen(reference, tokens)

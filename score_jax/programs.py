@@ -237,6 +237,7 @@ def _learning(config: ConfigDict) -> learner.Learning:
     accumulation=config.train.accumulation,
     logits_chunk=config.model.logits_chunk,
     attempt_tokens=tuple(config.sampling.max_tokens),
+    prompt_tokens=config.sampling.max_prompt_tokens,
     beta2_rate=adaptive.rate,
     beta2_fraction=adaptive.fraction,
     beta2_low=adaptive.low,

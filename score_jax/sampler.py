@@ -107,10 +107,7 @@ def make_sampler(model: transformer.Transformer, sampling: Sampling) -> Sample:
 
 
 def _sample(model, sampling, params, prompts, instructions, key, first=None):
-  layers = params['layers']
-  if model.execution.unroll:
-    layers = transformer.unstack(layers, model.config.layers)
-  run = _Model(model, {'params': {**params, 'layers': layers}})
+  run = _Model(model, {'params': transformer.by_layer(model, params)})
   turns = len(sampling.max_tokens)
   rows, cache, hidden = _prefill(run, sampling, prompts, instructions)
   truncated, spans = [], []

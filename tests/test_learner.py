@@ -132,6 +132,28 @@ def test_scoring_attempts_alone_changes_nothing(batch, plain):
     assert_same(metrics, plain[1], 2e-5)
 
 
+@pytest.mark.parametrize('unroll', [True, False])
+def test_reading_a_prompt_once_for_its_group_changes_nothing(
+  batch, plain, unroll
+):
+  once = dataclasses.replace(LEARNING, prompt_tokens=3)
+  longest = tiny.sampling(first_attempts=2).max_tokens
+  for alone in ((), longest):
+    learning = dataclasses.replace(once, attempt_tokens=alone)
+    taught, metrics = gradient(batch, learning, unroll=unroll)
+    assert_same(taught, plain[0], 2e-5)
+    assert_same(metrics, plain[1], 2e-5)
+
+
+def test_prompts_read_once_run_in_parts_and_recompute_alike(batch, plain):
+  once = dataclasses.replace(LEARNING, prompt_tokens=3, accumulation=2)
+  taught, metrics = gradient(batch, once, remat='block')
+  assert_same(taught, plain[0], 2e-5)
+  np.testing.assert_allclose(
+    metrics['token_kl'], plain[1]['token_kl'], atol=1e-5
+  )
+
+
 def test_the_gap_to_the_sampler_is_rounding_right_after_sampling(plain):
   assert 0 < plain[1]['logp_gap_max'] <= 1e-5
   assert plain[1]['logp_gap_mean'] <= plain[1]['logp_gap_max']

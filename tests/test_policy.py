@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import tiny
 
-from score_jax import policy
+from score_jax import policy, reading
 from score_jax.policy import Policy
 
 # Chances 0.4, 0.1, 0.3, 0.2.
@@ -139,9 +139,9 @@ def by_chunks(
 ):
   return policy.score_tokens(
     lambda x: x @ head.T,
-    hidden,
+    reading.before(hidden),
     lambda x: x @ base_head.T,
-    base_hidden,
+    reading.before(base_hidden),
     tokens,
     of,
     chunk,
@@ -269,8 +269,9 @@ def test_without_the_exact_kl_there_is_none(arrays):
 
 def test_log_probabilities_alone_are_those_of_the_scores(arrays):
   head, hidden, _, _, tokens = arrays
+  before = reading.before(hidden)
   found = jax.jit(
-    lambda: policy.token_logp(lambda x: x @ head.T, hidden, tokens, Policy(), 9)
+    lambda: policy.token_logp(lambda x: x @ head.T, before, tokens, Policy(), 9)
   )()
   expected, _, _, _ = at_once(*arrays, Policy())
   np.testing.assert_allclose(found[:, 1:], expected[:, 1:], rtol=1e-5)

@@ -33,8 +33,11 @@ def test_operations_of_sampling_are_those_counted_by_hand():
 def test_operations_of_an_update_are_those_counted_by_hand():
   shape = workload.Shape(2, 1, 1, (1, 2), 1)  # Rows of 5, 3 of them written.
   found = [c.operations for c in workload.costs('update', MINUTE, shape)]
-  whole = 2 * (2 * (5 * BODY + 3 * HEAD) + PAIR * 15)
-  assert found == [whole, whole, 2 * whole, 12 * (BODY + HEAD)]
+  # The prompt once; four columns of each row, which meet it and each other.
+  once = 2 * BODY + PAIR
+  rows = 2 * (2 * (4 * BODY + 3 * HEAD) + PAIR * (4 + 10))
+  adam = 12 * (BODY + HEAD)
+  assert found == [once, rows, once, rows, 2 * once, 2 * rows, adam]
 
 
 def test_bytes_of_a_sampled_token_are_weights_and_every_rows_cache():

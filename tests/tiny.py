@@ -99,7 +99,7 @@ class PrefixTable(nn.Module):
     shape = (rows, self.vocab_size)
     self.table = self.param('table', nn.initializers.normal(1.0), shape)
 
-  def __call__(self, tokens: jax.Array):
+  def __call__(self, tokens: jax.Array, cache=None):
     number = jnp.zeros_like(tokens[:, 0])
     columns = []
     for i in range(tokens.shape[1]):
@@ -124,7 +124,7 @@ class ColumnLogits(nn.Module):
     normal = nn.initializers.normal(1.0)
     self.logits = self.param('logits', normal, self.shape)
 
-  def __call__(self, tokens: jax.Array):
+  def __call__(self, tokens: jax.Array, cache=None):
     return self.logits, None
 
   def unembed(self, hidden: jax.Array) -> jax.Array:
@@ -253,6 +253,7 @@ def learning(stage: objective.Stage, **changes) -> learner.Learning:
     accumulation=1,
     logits_chunk=1024,
     attempt_tokens=(),
+    prompt_tokens=0,
     beta2_rate=0.0,
     beta2_fraction=0.5,
     beta2_low=0.01,

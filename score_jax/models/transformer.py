@@ -362,8 +362,8 @@ class Attention(nn.Module):
 def _whole_mask(columns: int, window: jax.Array) -> jax.Array:
   """Returns bool[1, T, T]: the key stands at or left of the query, and near."""
   column = jnp.arange(columns)
-  distance = column[:, None] - column[None]
-  return ((distance >= 0) & (distance < window))[None]
+  distance = column[None, :, None] - column[None, None]
+  return (distance >= 0) & (distance < window)
 
 
 def _prompt_part(
@@ -372,8 +372,8 @@ def _prompt_part(
   """Returns prompts and bool[P, T, S]: a prompt's key, near to what follows."""
   rows, prompts = shared.prompt_length.shape[0], prompt.key.shape[0]
   length = shared.prompt_length[:: rows // prompts, None, None]
-  key = jnp.arange(prompt.key.shape[-1])
-  near = length + jnp.arange(columns)[:, None] - key < layer.window
+  key = jnp.arange(prompt.key.shape[-1])[None, None]
+  near = length + jnp.arange(columns)[None, :, None] - key < layer.window
   return prompt, (key < length) & near
 
 
@@ -629,12 +629,35 @@ class Transformer(nn.Module):
     return softcap(logits, self.config.final_softcap)
 
 
+def by_layer(model: Transformer, params: dict) -> dict:
+  """Returns the parameters with each layer's apart, if layers run unrolled.
+
+  For programs that make several passes: each would take them apart anew.
+  """
+  if not model.execution.unroll or 'layers' not in params:
+    return params
+  return {**params, 'layers': unstack(params['layers'], model.config.layers)}
+
+
 def unstack(layers: dict | tuple, count: int) -> tuple:
   """Returns the parameters of each layer, from stacked ones or as they are."""
   if isinstance(layers, tuple):
     return layers
   leaves, tree = jax.tree.flatten(layers)
-  return tuple(tree.unflatten([p[i] for p in leaves]) for i in range(count))
+  parts = [_parts(p) for p in leaves]
+  return tuple(tree.unflatten([p[i] for p in parts]) for i in range(count))
+
+
+@jax.custom_vjp
+def _parts(x: jax.Array) -> tuple[jax.Array, ...]:
+  """Returns x[0], x[1], ...; their gradients are stacked.
+
+  As jax derives it, each is put among zeros of the whole, and these are added.
+  """
+  return tuple(x[i] for i in range(x.shape[0]))
+
+
+_parts.defvjp(lambda x: (_parts(x), None), lambda _, parts: (jnp.stack(parts),))
 
 
 def _rematerialized(config: ModelConfig, execution: Execution):

@@ -95,6 +95,7 @@ def _update(job: Job, model):
     accumulation=1,
     logits_chunk=LOGITS,
     attempt_tokens=shape.attempts,
+    prompt_tokens=shape.prompt,
     beta2_rate=0.0,
     beta2_fraction=0.5,
     beta2_low=0.01,

@@ -128,8 +128,14 @@ def instruction(size: Size, shape: Shape) -> np.ndarray:
 
 
 def rows(size: Size, shape: Shape) -> np.ndarray:
-  """Returns int32[B, L], as a sampler might have written them."""
-  return _ids(size, (shape.rows, shape.columns), 3)
+  """Returns int32[B, L], as a sampler might have written them.
+
+  The samples of a problem are adjacent, and begin with its prompt.
+  """
+  ids = _ids(size, (shape.rows, shape.columns), 3)
+  each = shape.rows // shape.problems
+  ids[:, : shape.prompt] = np.repeat(prompts(size, shape), each, axis=0)
+  return ids
 
 
 def turns(shape: Shape) -> np.ndarray:
@@ -212,16 +218,21 @@ def sampling_costs(size: Size, shape: Shape) -> list[Cost]:
 def update_costs(size: Size, shape: Shape) -> list[Cost]:
   """Returns the costs of reference, policy, its gradient, and AdamW.
 
-  Logits are wanted where attempts stand. A gradient costs twice what it is the
-  gradient of. AdamW: 12 operations a parameter; parameter, gradient and two
-  moments are read, all but the gradient written.
+  A prompt is read once for all of its samples. Logits are wanted where
+  attempts stand. A gradient costs twice what it is the gradient of. AdamW: 12
+  operations a parameter; parameter, gradient and two moments are read, all but
+  the gradient written.
   """
-  whole = _pass(size, shape.columns, 0, sum(shape.attempts), shape.rows)
+  own = shape.columns - shape.prompt
+  passes = [
+    _pass(size, shape.prompt, 0, 0, shape.problems),
+    _pass(size, own, shape.prompt, sum(shape.attempts), shape.rows),
+  ]
   parameters = size.body + size.head
   return [
-    whole,
-    whole,
-    Cost(2 * whole.operations, 2 * whole.bytes),
+    *passes,
+    *passes,
+    *(Cost(2 * cost.operations, 2 * cost.bytes) for cost in passes),
     Cost(12 * parameters, 7 * BYTES * parameters),
   ]
 
