@@ -21,6 +21,7 @@ import jax
 from jax import numpy as jnp
 
 from score_jax import config as config_lib
+from score_jax import reading
 from score_jax.chips import Chip
 from score_jax.programs import (
   adapter,
@@ -171,6 +172,31 @@ class Sizes:
     return self.split(train.trajectories // train.accumulation, self.shards)
 
   @property
+  def prompts(self) -> int:
+    """Returns a device's prompts in one part of the update; 0 = in their rows.
+
+    Prompts that rows of one group do not share are read with them.
+    """
+    config = self.setup.config
+    rows = config.train.trajectories // config.train.accumulation
+    group = config_lib.samples_per_problem(config)
+    each = reading.sharing(rows, group, self.shards)
+    return 0 if each == 1 else self.split(rows // each, self.shards)
+
+  @property
+  def read(self) -> int:
+    """Returns a device's tokens in one part of the update, prompts once."""
+    if not self.prompts:
+      return self.learned * self.length
+    prompt = self.setup.config.sampling.max_prompt_tokens
+    return self.prompts * prompt + self.learned * self.slots
+
+  @property
+  def queries(self) -> int:
+    """Returns a row's columns in the widest pass of the update."""
+    return self.slots if self.prompts else self.length
+
+  @property
   def slots(self) -> int:
     """Returns the columns of a row's own cache."""
     config = self.setup.config
@@ -268,7 +294,7 @@ def update_moments(setup: Setup) -> list[Moment]:
     'saved activations': setup.model.config.layers * _saved(s),
     'hidden states': 2
     * s.learned
-    * (s.length + s.scored)
+    * (s.queries + s.scored)
     * setup.model.config.width
     * s.act,
   }
@@ -281,16 +307,18 @@ def update_moments(setup: Setup) -> list[Moment]:
 def _saved(s: Sizes) -> float:
   """Returns the bytes that one layer keeps for the backward pass."""
   c, remat = s.setup.model.config, s.setup.config.model.remat
-  tokens = s.learned * s.length
   mlp = s.tensor(c.mlp)
   kept = c.width * s.summed  # The block's input.
   if remat != 'block':  # Whatever its products gave.
     heads = s.tensor(c.heads) + 2 * s.tensor(c.kv_heads)
     kept += heads * c.head_dim * s.act + 2 * (c.width + mlp) * s.summed
-  saved = tokens * kept
-  if remat == 'none':  # Norms in float32, the gate, and what softmax gave.
-    saved += tokens * (2 * c.width * 4 + mlp * (s.summed + s.act))
-    saved += s.scores(s.learned, s.length, s.length) * (1 + s.act / 4)
+  saved = s.read * kept
+  if remat == 'none':  # Norms in float32, the gate, and softmax's weights.
+    saved += s.read * (2 * c.width * 4 + mlp * (s.summed + s.act))
+    prompt = s.setup.config.sampling.max_prompt_tokens
+    weights = s.scores(s.learned, s.queries, s.length)
+    weights += s.scores(s.prompts, prompt, prompt)
+    saved += weights * s.act / 4
   return saved
 
 
@@ -314,14 +342,14 @@ def _logits(s: Sizes, whole: bool) -> dict[str, float]:
 def _layer(s: Sizes, gradient: float, whole: bool) -> dict[str, float]:
   """Returns what the backward pass of one layer adds."""
   c = s.setup.model.config
-  tokens = s.learned * s.length
+  tokens = s.learned * s.queries
   width = 4 * c.width + 2 * s.tensor(c.heads) * c.head_dim
   return {
     'gradient': gradient,
     'gathered layers': 2 * s.layer * s.act * s.gathers,
     'gradient of a layer': s.layer * 4 * s.gathers * whole,
-    'attention scores': 3 * s.scores(s.learned, s.length, s.length),
-    'MLP': s.mlp(s.learned, s.length) * (3 * s.act + 4),
+    'attention scores': 3 * s.scores(s.learned, s.queries, s.length),
+    'MLP': s.mlp(s.learned, s.queries) * (3 * s.act + 4),
     'other activations': tokens * width * s.act,
   }
 
@@ -397,8 +425,10 @@ def update_cost(setup: Setup) -> dict[str, Cost]:
   """Returns the cost of one update."""
   s, config = Sizes(setup), setup.config
   parts, whole = config.train.accumulation, adapter(config) is None
-  tokens = s.learned * s.length
-  forward = layers_cost(s, tokens, s.length)
+  forward = layers_cost(s, s.learned * s.queries, s.length)
+  if s.prompts:
+    prompt = config.sampling.max_prompt_tokens
+    forward += layers_cost(s, s.prompts * prompt, prompt)
   again = {'none': 0, 'products': 0.3, 'block': 1}[config.model.remat]
   blocks = math.ceil(s.scored / s.block)
   head = head_cost(s, s.learned * s.block)

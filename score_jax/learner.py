@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from score_jax import objective, reading
+from score_jax import objective, reading, sharding
 from score_jax.models.lora import bind, Lora
 from score_jax.models.transformer import by_layer, Transformer
 from score_jax.policy import (
@@ -201,7 +201,8 @@ def _scores(
   learning, reference, trajectory, model, params, dropout=0.0, key=None
 ) -> TokenScores:
   """Returns the scores of a batch's tokens, each float32[B, L]."""
-  read, columns = _reading(learning, trajectory), trajectory.tokens.shape[1]
+  mesh, columns = model.execution.mesh, trajectory.tokens.shape[1]
+  read = _reading(learning, trajectory, mesh)
   attempts = None
   if learning.attempt_tokens:
     attempts = Attempts(read.start, read.turn, learning.attempt_tokens)
@@ -211,7 +212,7 @@ def _scores(
 
   def before(params, *noise):
     decoder = _decoder(model, params, *noise)
-    return reading.states_before(decoder, read, model.execution.mesh)
+    return reading.states_before(decoder, read, mesh)
 
   scores = score_tokens(
     unembed(params),
@@ -227,8 +228,11 @@ def _scores(
   return jax.tree.map(lambda x: reading.to_rows(read, x, columns), scores)
 
 
-def _reading(learning, trajectory) -> reading.Reading:
-  each = learning.groups.first * learning.groups.second
+def _reading(learning, trajectory, mesh) -> reading.Reading:
+  rows, group = len(trajectory.tokens), learning.groups
+  each = reading.sharing(
+    rows, group.first * group.second, sharding.row_shards(mesh)
+  )
   if each == 1 or not learning.prompt_tokens:
     return reading.whole(trajectory)
   return reading.behind_prompts(trajectory, each, learning.prompt_tokens)

@@ -74,8 +74,9 @@ def _run(plan: Plan) -> Iterator[str]:
   )
   yield _row(
     'tokens',
-    f'at most {rows * sum(s.max_tokens):,} sampled and {rows * sizes.length:,} '
-    'read by the update',
+    f'at most {rows * sum(s.max_tokens):,} sampled and '
+    f'{sizes.read * sizes.shards * config.train.accumulation:,} read by the '
+    'update',
   )
   yield _row(
     'in all',
@@ -116,9 +117,12 @@ def _shapes(plan: Plan) -> Iterator[str]:
     f'{sampling.max_prompt_tokens}], own cache 2 x [{c.layers}, '
     f'{rows // sampling.parts}, {s.slots}, {c.kv_heads}, {c.head_dim}]',
   )
+  prompts = s.prompts * s.shards
+  once = f'[{prompts}, {sampling.max_prompt_tokens}] once, ' if prompts else ''
   yield _row(
     'update',
     f'tokens [{rows}, {s.length}] in {config.train.accumulation} part(s), '
+    f'prompts {once or "in their rows, "}'
     f'logits [{rows // config.train.accumulation}, {s.block}, {c.vocab_size}] '
     f'in {math.ceil(s.scored / s.block)} blocks, remat {config.model.remat}',
   )

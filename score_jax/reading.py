@@ -49,6 +49,21 @@ class Reading:
   prompts: Prompts | None = None  # None where rows are read whole.
 
 
+def sharing(rows: int, group: int, shards: int) -> int:
+  """Returns how many adjacent rows read their prompt together, E.
+
+  As many of a group as leave prompts that the devices split like rows, so that
+  rows find the keys of their prompt on their own device.
+
+  Args:
+    rows: B.
+    group: adjacent rows that begin with the same prompt; divides B.
+    shards: parts that the devices split rows into.
+  """
+  divisors = (e for e in range(group, 0, -1) if group % e == 0)
+  return next((e for e in divisors if rows // e % shards == 0), group)
+
+
 def whole(trajectory: Trajectory) -> Reading:
   """Returns the reading of whole rows; C = L."""
   t = trajectory

@@ -74,6 +74,13 @@ def partition(
   return PartitionSpec(*parts)
 
 
+def row_shards(mesh: Mesh | None) -> int:
+  """Returns how many parts rows are split into; no mesh, one part."""
+  if mesh is None:
+    return 1
+  return math.prod(mesh.shape[axis] for axis in AXES['batch'])
+
+
 def constrain(mesh: Mesh | None, x: jax.Array, *axes: str | None) -> jax.Array:
   """Returns x, laid out on the mesh by its axis names; no mesh, no layout."""
   if mesh is None:

@@ -13,7 +13,7 @@ import optax
 import pytest
 import tiny
 
-from score_jax import learner, sampler
+from score_jax import learner, reading, sampler
 from score_jax.learner import Batch, Examples
 from score_jax.policy import Policy
 
@@ -364,3 +364,13 @@ def test_a_stage_that_holds_nothing_keeps_beta2(truncated):
   assert TRUNCATED.beta2_rate > 0
   state, _ = update_of(TRUNCATED)(fresh_state(), params_of(1), truncated)
   assert state.beta2 == np.float32(BETA2)
+
+
+@pytest.mark.parametrize(
+  ('rows', 'group', 'shards', 'each'),
+  [(16, 4, 1, 4), (32, 8, 16, 2), (32, 8, 4, 8), (16, 4, 16, 1), (6, 3, 4, 3)],
+)
+def test_as_many_rows_share_a_prompt_as_lie_on_one_device(
+  rows, group, shards, each
+):
+  assert reading.sharing(rows, group, shards) == each

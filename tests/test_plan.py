@@ -224,8 +224,9 @@ def test_less_is_kept_the_more_is_computed_anew():
   block, products, none = (
     kept(**{'model.remat': r}) for r in ('block', 'products', 'none')
   )
-  # A block keeps its input: 2 layers, 8 rows, 21 columns, 128 float32.
-  assert block == 2 * 8 * 21 * 128 * 4
+  # A block keeps its input: 2 layers, 128 float32; 2 prompts of 4 columns, and
+  # 8 rows of the 17 behind them.
+  assert block == 2 * (2 * 4 + 8 * 17) * 128 * 4
   assert block < products < none
   narrow = {'model.dtype': 'bfloat16', 'model.remat': 'block'}
   assert kept(**narrow) == block
