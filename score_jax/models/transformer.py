@@ -34,6 +34,11 @@ from score_jax.models.attention import (
 )
 
 
+# So few states have their logits made with the table as the left factor, which
+# a CPU multiplies 1.4 times as fast.
+FEW = 64
+
+
 @dataclasses.dataclass(frozen=True)
 class Rope:
   """Rotary angles of one kind of layer."""
@@ -620,12 +625,14 @@ class Transformer(nn.Module):
   def unembed(self, hidden: jax.Array) -> jax.Array:
     """Returns float32[..., V], the logits of hidden states [..., D]."""
     table = self.embedding if self.config.tied_embeddings else self.head
-    logits = jnp.einsum(
-      '...D,VD->...V',
-      hidden,
-      table.astype(hidden.dtype),
-      preferred_element_type=jnp.float32,
-    )
+    table = table.astype(hidden.dtype)
+    wide = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    if hidden.ndim == 2 and hidden.shape[0] <= FEW:
+      # The table first, and the barrier to keep it there.
+      logits = wide('VD,BD->VB', table, hidden)
+      logits = jax.lax.optimization_barrier(logits).T
+    else:
+      logits = wide('...D,VD->...V', hidden, table)
     return softcap(logits, self.config.final_softcap)
 
 
