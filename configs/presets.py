@@ -60,6 +60,7 @@ def _long(config: ConfigDict, steps: int, prompt: int, answer: int) -> None:
   config.sampling.max_prompt_tokens = prompt
   config.task.long_prompts = 'drop'
   config.sampling.max_tokens = (answer,) * config.turns
+  config.sampling.grow = 256
   config.model.unroll = False
   config.model.remat = 'block'
   config.checkpoint.every = 50

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -127,6 +128,12 @@ def _sampling() -> ConfigDict:
   c.max_prompt_tokens = 16  # A longer prompt is refused, never cut.
   c.max_tokens = (8, 8)  # Per turn, the end token counted.
   c.parts = 1  # Of a batch, one graded while the next one is sampled.
+  # Columns that a row's cache grows by within an attempt, since every token
+  # reads all of it; 0 = by an attempt at once. Each growth compiles a loop.
+  c.grow = 0
+  # Shares of the rows, falling: once no more than that are alive, they alone
+  # are decoded. Each compiles a loop, and takes memory for their caches.
+  c.compact = (1.0,)  # All rows, always.
   return c
 
 
@@ -330,6 +337,7 @@ KINDS = {
   bool: 'True or False',
   str: 'a text',
   (int,): 'whole numbers in brackets, as "(8, 8)"',
+  (float,): 'numbers with a point in brackets, as "(0.5, 0.25)"',
   (str,): "names in quotes and brackets, as \"('query', 'value')\"",
 }
 
@@ -502,6 +510,7 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 1, 'sampling.first_attempts', 'sampling.second_attempts')
   _at_least(config, 1, 'sampling.max_prompt_tokens', 'limits.nonfinite_updates')
   _at_least(config, 1, 'sampling.parts')
+  _at_least(config, 0, 'sampling.grow')
   _at_least(config, 0, 'grading.workers')
   _refuse(
     config.eval.attempts != 0 and config.eval.attempts < 2,
@@ -651,6 +660,14 @@ def _check_sampling(config: ConfigDict) -> None:
     f'sampling.top_k={sampling.top_k}, sampling.top_p={sampling.top_p} sample '
     'from another distribution than the update scores; set top_k=0 and '
     'top_p=1.0, or sampling.score_truncated=True.',
+  )
+  shares = tuple(sampling.compact)
+  _refuse(
+    not all(0 < share <= 1 for share in shares)
+    or any(a <= b for a, b in itertools.pairwise(shares)),
+    'sampling.compact must be falling shares of the rows, at most 1; got '
+    f'{shares}; write --config.sampling.compact="(0.5, 0.25)", or "(1.0,)" for '
+    'none.',
   )
   baseline = config.method.baseline
   _refuse(

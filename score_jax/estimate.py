@@ -203,6 +203,19 @@ class Sizes:
     return self.length - config.sampling.max_prompt_tokens
 
   @property
+  def pieces(self) -> list[tuple[int, int]]:
+    """Returns how many tokens are drawn with how many columns of own cache."""
+    sampling, found, own = self.setup.config.sampling, [], 0
+    for longest in sampling.max_tokens:
+      left = longest
+      while left:
+        piece = min(sampling.grow or longest, left)
+        own, left = own + piece, left - piece
+        found.append((piece, own))
+      own += self.setup.instruction + 1
+    return found
+
+  @property
   def length(self) -> int:
     """Returns L."""
     return columns(self.setup.config, self.setup.instruction)
@@ -255,12 +268,14 @@ def sampling_moments(setup: Setup) -> list[Moment]:
   }
   gathered = {'gathered layers': 2 * s.layer * s.act * s.gathers}
   own = {'own cache': copies * s.cache(s.sampled, s.slots)}
+  before = s.slots - s.pieces[-1][0]
   queries = setup.instruction + 2
   moments = {
     'reading the prompts': gathered | _reading(s, s.problems, prompt, prompt),
     'reading an instruction': gathered
     | own
     | _reading(s, s.sampled, queries, prompt + s.slots),
+    'growing the cache': {'own cache': s.cache(s.sampled, s.slots + before)},
     'drawing a token': own
     | {
       'gathered table': s.table * s.act * s.gathers,
@@ -407,17 +422,19 @@ def sampling_cost(setup: Setup) -> dict[str, Cost]:
   s, config = Sizes(setup), setup.config
   parts, prompt = config.sampling.parts, config.sampling.max_prompt_tokens
   between = (config.turns - 1) * parts
-  steps = sum(config.sampling.max_tokens) * parts
   queries = s.sampled * (setup.instruction + 2)
   keys = s.slots + prompt
-  one = layers_cost(s, s.sampled, keys) + head_cost(s, s.sampled)
   # A scan over layers reads the cache, writes it whole, and reads it again.
   reads = 1 if config.model.unroll else 3
-  cached = reads * s.cache(s.sampled, s.slots) + s.cache(s.problems, prompt)
+  attempts = Cost(0, 0, 0)
+  for tokens, own in s.pieces:
+    one = layers_cost(s, s.sampled, own + prompt) + head_cost(s, s.sampled)
+    cached = reads * s.cache(s.sampled, own) + s.cache(s.problems, prompt)
+    attempts += (one + Cost(0, cached, 0)).times(tokens * parts)
   read = layers_cost(s, s.problems * prompt, prompt).times(parts)
   return {
     'prompts': read + layers_cost(s, queries, keys).times(between),
-    'attempts': (one + Cost(0, cached, 0)).times(steps),
+    'attempts': attempts,
   }
 
 

@@ -162,6 +162,8 @@ class Job:
       end_tokens=self.tokenizer.end_tokens,
       close=self.tokenizer.close,
       pad=self.tokenizer.pad,
+      grow=self.config.sampling.grow,
+      compact=tuple(self.config.sampling.compact),
     )
 
   def _lengths(self, turns: int) -> tuple[int, ...]:

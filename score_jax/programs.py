@@ -145,6 +145,8 @@ def sample_program(setup: Setup) -> Program:
     end_tokens=(END,),
     close=CLOSE,
     pad=PAD,
+    grow=s.grow,
+    compact=tuple(s.compact),
   )
   each = config_lib.samples_per_problem(config)
   problems = config.train.trajectories // each // s.parts

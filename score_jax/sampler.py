@@ -4,8 +4,9 @@
         ──► attempt 2 ──► ...
 
 Turn t + 1 goes on from turn t's cache. The second prompt is made of sampled
-ids and constant ids; nothing is decoded and encoded again. An attempt's loop
-ends when all its rows have ended.
+ids and constant ids; nothing is decoded and encoded again. The cache grows as
+it is filled, since a step reads all of it. An attempt's loops end when all its
+rows have ended.
 
 Letters: B rows, N problems, F first attempts per problem, S second attempts
 per first, L columns, P prompt columns, T turns, M tokens of an attempt,
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 
 from score_jax import sharding
 from score_jax.models import transformer
+from score_jax.models.attention import KeyValue
 from score_jax.policy import draw, Policy
 from score_jax.trajectory import Trajectory
 
@@ -38,6 +40,10 @@ class Sampling:
   end_tokens: tuple[int, ...]  # Any of them ends an attempt.
   close: int  # Put behind an attempt that was cut off, as context.
   pad: int
+  grow: int = 0  # Columns that the cache grows by in an attempt; 0 = at once.
+  # Shares of the rows, falling: once no more than that are alive, those alone
+  # are decoded. Each adds a loop to the program.
+  compact: tuple[float, ...] = ()
 
 
 @jax.tree_util.register_dataclass
@@ -168,7 +174,7 @@ def _prefill(run, sampling, prompts, instructions):
   slots = sum(sampling.max_tokens) + sum(len(i) + 1 for i in instructions)
   hidden, prompt = run(prompts.tokens)
   own = transformer.empty_cache(
-    run.module.config, run.module.execution, rows, slots
+    run.module.config, run.module.execution, rows, 0
   )
   cache = transformer.Cache(prompt, own, prompts.length)
 
@@ -193,8 +199,7 @@ def _branch(sampling, state):
   if sampling.second_attempts == 1:
     return state
   rows, cache, hidden, *others = state
-  # Rows lie on the first axis; in a scanned cache layers lie before them.
-  axis = 1 if isinstance(cache.own, transformer.KeyValue) else 0
+  axis = _row_axis(cache)
 
   def repeat(tree, axis):
     def one(x):
@@ -204,6 +209,17 @@ def _branch(sampling, state):
 
   cache = dataclasses.replace(cache, own=repeat(cache.own, axis))
   return repeat(rows, 0), cache, repeat(hidden, 0), *repeat(others, 0)
+
+
+def _row_axis(cache: transformer.Cache) -> int:
+  """Returns where rows lie; in a scanned cache layers lie before them."""
+  return 1 if isinstance(cache.own, KeyValue) else 0
+
+
+def _grown(run, cache: transformer.Cache, columns: int) -> transformer.Cache:
+  """Returns the cache with so many more columns of each row."""
+  own = transformer.grown(run.module.execution, cache.own, columns)
+  return dataclasses.replace(cache, own=own)
 
 
 def _attempt_inputs(sampling, number, key, turn, first):
@@ -233,23 +249,107 @@ def _attempt(run, sampling, rows, cache, hidden, attempt, turn):
   limit = sampling.max_tokens[turn - 1]
   rows = dataclasses.replace(rows, ended=jnp.zeros_like(rows.ended))
   rows = _append(run, sampling, rows, hidden, attempt, turn, 0)
+  step = functools.partial(_step, run, sampling, turn)
+  sizes = _sizes(run, sampling, cache, len(rows.length))
+  state, done = (jnp.int32(1), rows, cache), 0
+  while done < limit:
+    piece = min(sampling.grow or limit, limit - done)
+    i, rows, cache = state
+    state = i, rows, _grown(run, cache, piece)
+    done += piece
+    state = _decode(step, state, attempt, done, sizes)
+  return state[1:]
 
-  def more(carry):
-    i, rows, _ = carry
-    return (i < limit) & ~jnp.all(rows.ended)
 
-  def step(carry):
-    i, rows, cache = carry
-    # A row that has ended feeds its last token again, which changes nothing.
-    column = rows.length[:, None] - 1
-    token = jnp.take_along_axis(rows.tokens, column, axis=1)
-    hidden, own = run(token, column, cache)
-    cache = dataclasses.replace(cache, own=own)
-    rows = _append(run, sampling, rows, hidden[:, 0], attempt, turn, i)
-    return i + 1, rows, cache
+def _step(run, sampling, turn, attempt, state):
+  i, rows, cache = state
+  # A row that has ended feeds its last token again, which changes nothing.
+  column = rows.length[:, None] - 1
+  token = jnp.take_along_axis(rows.tokens, column, axis=1)
+  hidden, own = run(token, column, cache)
+  cache = dataclasses.replace(cache, own=own)
+  rows = _append(run, sampling, rows, hidden[:, 0], attempt, turn, i)
+  return i + 1, rows, cache
 
-  _, rows, cache = jax.lax.while_loop(more, step, (jnp.int32(1), rows, cache))
-  return rows, cache
+
+def _sizes(run, sampling, cache, rows: int) -> list[int]:
+  """Returns how many rows of each device's part are decoded, falling."""
+  shards = sharding.row_shards(run.module.execution.mesh)
+  if rows % shards or len(cache.prompt_length) % shards:
+    return [rows]  # Rows are not split, or not beside their prompts.
+  own = rows // shards
+  smaller = {max(1, round(share * own)) for share in sampling.compact}
+  return [own, *sorted((n for n in smaller if n < own), reverse=True)]
+
+
+def _decode(step, state, attempt, limit: int, sizes: list[int]):
+  """Returns step number, rows and cache with tokens drawn up to the limit.
+
+  When no more rows are alive than the next size, these alone go on: they are
+  taken out, decoded, and put back. Each device does so with its own.
+  """
+  size, *smaller = sizes
+  shards = len(state[1].length) // size
+  floor = smaller[0] if smaller else 0
+
+  def more(state):
+    i, rows, _ = state
+    alive = jnp.sum(~rows.ended.reshape(shards, size), axis=1)
+    return (i < limit) & (jnp.max(alive) > floor)
+
+  state = jax.lax.while_loop(more, functools.partial(step, attempt), state)
+  if not smaller:
+    return state
+  i, rows, cache = state
+  ended = rows.ended.reshape(shards, size)
+  place = jnp.argsort(ended, axis=1, stable=True)[:, :floor]
+  part = _taken((rows, attempt), place)
+  few = _cache_of(cache, place)
+  i, rows_few, few = _decode(step, (i, part[0], few), part[1], limit, smaller)
+  rows = _put(rows, rows_few, place)
+  own = _put(cache.own, few.own, place, _row_axis(cache))
+  return i, rows, dataclasses.replace(cache, own=own)
+
+
+def _taken(tree, place: jax.Array, axis: int = 0):
+  """Returns the rows at `place`, int32[shards, n], of each shard's rows."""
+  shards = place.shape[0]
+
+  def one(x):
+    x = jnp.moveaxis(x, axis, 0)
+    parts = x.reshape(shards, -1, *x.shape[1:])
+    found = jax.vmap(lambda part, at: part[at])(parts, place)
+    return jnp.moveaxis(found.reshape(-1, *x.shape[1:]), 0, axis)
+
+  return jax.tree.map(one, tree)
+
+
+def _put(tree, few, place: jax.Array, axis: int = 0):
+  """Returns the rows with those at `place` replaced; undoes `_taken`."""
+  shards = place.shape[0]
+
+  def one(x, y):
+    x, y = jnp.moveaxis(x, axis, 0), jnp.moveaxis(y, axis, 0)
+    parts, new = (z.reshape(shards, -1, *z.shape[1:]) for z in (x, y))
+    found = jax.vmap(lambda part, at, z: part.at[at].set(z))(parts, place, new)
+    return jnp.moveaxis(found.reshape(x.shape), 0, axis)
+
+  return jax.tree.map(one, tree, few)
+
+
+def _cache_of(cache: transformer.Cache, place: jax.Array):
+  """Returns the cache of some rows, each with a copy of its prompt.
+
+  Rows that are left of a group are no longer as many as those of the others.
+  """
+  axis = _row_axis(cache)
+  rows = jax.tree.leaves(cache.own)[0].shape[axis]
+  each = rows // len(cache.prompt_length)
+  return transformer.Cache(
+    _taken(cache.prompt, place // each, axis),
+    _taken(cache.own, place, axis),
+    _taken(cache.prompt_length, place // each),
+  )
 
 
 def _append(run, sampling, rows, hidden, attempt, turn, i):
@@ -283,6 +383,7 @@ def _instruct(run, sampling, rows, cache, instruction):
   overwritten, in the cache too, before it can be seen.
   """
   batch, length = rows.length.shape[0], instruction.shape[0]
+  cache = _grown(run, cache, length + 1)
   column = rows.length[:, None] - 1
   last = jnp.take_along_axis(rows.tokens, column, axis=1)
   pad = jnp.asarray([sampling.pad], jnp.int32)

@@ -328,6 +328,26 @@ class Counting(tiny.Transformer):
 PASSES = []
 
 
+@pytest.mark.parametrize('name', ['three turns', 'shared first attempts'])
+@pytest.mark.parametrize(
+  'how', [{'grow': 1}, {'compact': (0.5, 0.2)}, {'grow': 2, 'compact': (0.7,)}]
+)
+def test_growing_and_leaving_out_ended_rows_change_nothing(sampled, name, how):
+  case = CASES[name]
+  sampling = dataclasses.replace(case.sampling, **how)
+  found = make_sampler(case.model, sampling)(
+    case.params,
+    tiny.prompts(PROMPTS, WIDTH),
+    instruction_arrays(case.instructions),
+    KEY,
+  )
+  expected = sampled(name)
+  for field in dataclasses.fields(Trajectory):
+    np.testing.assert_allclose(
+      getattr(found, field.name), getattr(expected, field.name), atol=1e-5
+    )
+
+
 def test_the_loop_ends_as_soon_as_all_rows_have_ended():
   model = Counting(tiny.PLAIN, tiny.Execution(unroll=False))
   sampling = tiny.sampling(first_attempts=1, max_tokens=(50, 40))

@@ -33,7 +33,6 @@ from score_jax.models.attention import (
   Softmax,
 )
 
-
 # So few states have their logits made with the table as the left factor, which
 # a CPU multiplies 1.4 times as fast.
 FEW = 64
@@ -683,6 +682,28 @@ def _rematerialized(config: ModelConfig, execution: Execution):
     'products': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   }
   return jax.checkpoint(block, policy=policies[execution.remat])
+
+
+def grown(
+  execution: Execution,
+  own: tuple[KeyValue, ...] | KeyValue,
+  columns: int,
+) -> tuple[KeyValue, ...] | KeyValue:
+  """Returns the own part of a cache with so many more columns, zeros."""
+  stacked = () if execution.unroll else ('layers',)
+
+  def longer(x, axis):
+    fill = [(0, 0)] * x.ndim
+    fill[axis] = (0, columns)
+    axes = ('batch', 'kv_heads', 'head_dim', 'length')
+    if axis == -2:
+      axes = ('batch', 'kv_heads', 'length', 'head_dim')
+    return sharding.constrain(execution.mesh, jnp.pad(x, fill), *stacked, *axes)
+
+  def layer(kept):
+    return KeyValue(longer(kept.key, -1), longer(kept.value, -2))
+
+  return layer(own) if stacked else tuple(map(layer, own))
 
 
 def empty_cache(
