@@ -1,0 +1,320 @@
+"""How cost grows, and what sharing, leaving out and chunking save.
+
+    python -m tests.benchmarks.costs [--only=growth,prompts,early,memory]
+      [--repeats=3] [--out=FILE.json]
+
+Seconds of one pinned core (of the processor, which other programs do not
+lengthen), the median of the repeats; compilation is not counted. Models are of
+the Qwen 2 kind with random weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from absl import app, flags
+
+from tests.benchmarks.speed import machine
+
+_ONLY = flags.DEFINE_list(
+  'only', ['growth', 'prompts', 'early', 'memory'], 'What is measured.'
+)
+_REPEATS = flags.DEFINE_integer('repeats', 3, 'Of each.', lower_bound=1)
+_OUT = flags.DEFINE_string('out', '', 'All numbers, as JSON.')
+
+NEVER = -1  # An end token that nobody draws.
+GIB = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """One piece of work; an attempt of one turn behind each prompt."""
+
+  rows: int = 16
+  each: int = 4  # K, rows of a prompt.
+  prompt: int = 64
+  new: int = 64
+  layers: int = 4
+  vocab: int = 512
+  chunk: int = 4096  # Tokens whose logits the update holds at once.
+  whole: bool = False  # Whether the update reads and scores whole rows.
+  ends: int = 0  # Of the vocabulary's tokens, all alike likely, end an attempt.
+  compact: tuple[float, ...] = ()
+
+
+@functools.cache
+def model_of(layers: int, vocab: int):
+  """Returns a decoder as wide as TINY."""
+  from score_jax.models import families
+  from score_jax.models.transformer import Execution, Transformer
+
+  config = {
+    'model_type': 'qwen2',
+    'num_hidden_layers': layers,
+    'hidden_size': 256,
+    'intermediate_size': 1024,
+    'num_attention_heads': 4,
+    'num_key_value_heads': 2,
+    'vocab_size': vocab,
+    'tie_word_embeddings': True,
+    'rms_norm_eps': 1e-6,
+    'rope_theta': 10_000.0,
+  }
+  return Transformer(families.model_config(config), Execution())
+
+
+@functools.cache
+def params_of(layers: int, vocab: int):
+  import jax
+  import jax.numpy as jnp
+  from flax.core import meta
+
+  init = jax.jit(model_of(layers, vocab).init)
+  tokens = jnp.zeros((1, 1), jnp.int32)
+  return meta.unbox(init(jax.random.key(0), tokens))['params']
+
+
+def sampling(case: Case) -> tuple[Callable[[], Any], Callable[[Any], int]]:
+  """Returns what samples, and what counts the tokens that it sampled."""
+  import jax
+  import jax.numpy as jnp
+
+  from score_jax import sampler
+  from score_jax.policy import Policy
+
+  plan = sampler.Sampling(
+    first_attempts=case.each,
+    second_attempts=1,
+    max_tokens=(case.new,),
+    # So hot that all tokens are alike: lengths are geometric.
+    policy=Policy(100.0),
+    end_tokens=tuple(range(case.ends)) or (NEVER,),
+    close=0,
+    pad=0,
+    compact=case.compact,
+  )
+  program = sampler.make_sampler(model_of(case.layers, case.vocab), plan)
+  problems = case.rows // case.each
+  key = jax.random.key(1)
+  prompts = sampler.Prompts(
+    jax.random.randint(key, (problems, case.prompt), 0, case.vocab),
+    jnp.full(problems, case.prompt),
+    jnp.arange(problems),
+  )
+  params = params_of(case.layers, case.vocab)
+  return (
+    lambda: program(params, prompts, (), key),
+    lambda found: int(jnp.sum(found.turn > 0)),
+  )
+
+
+def updating(case: Case):
+  """Returns the update, state, reference and batch."""
+  import jax
+  import jax.numpy as jnp
+
+  from score_jax import learner, objective
+  from score_jax.policy import Policy
+  from score_jax.trajectory import Trajectory
+
+  rows, columns = case.rows, case.prompt + case.new
+  optimizer = learner.make_optimizer(
+    'adamw', 1e-5, 'constant', 0, 1, 0.9, 0.999, 1e-8, 0.01, 1.0
+  )
+  learning = learner.Learning(
+    stage=objective.stage_two(1, 10.0, 0.01, 0.0, 'k1'),
+    groups=objective.Groups(case.each, 1),
+    policy=Policy(),
+    baseline='leave_one_out' if case.each > 1 else 'none',
+    mask_truncated=False,
+    accumulation=1,
+    logits_chunk=case.chunk,
+    attempt_tokens=() if case.whole else (case.new,),
+    prompt_tokens=0 if case.whole else case.prompt,
+    beta2_rate=0.0,
+    beta2_fraction=0.5,
+    beta2_low=0.01,
+    beta2_high=10.0,
+  )
+  update = learner.make_update(
+    model_of(case.layers, case.vocab), optimizer, learning
+  )
+  tokens = jax.random.randint(jax.random.key(1), (rows, columns), 0, case.vocab)
+  once = tokens[:: case.each, : case.prompt]
+  tokens = tokens.at[:, : case.prompt].set(jnp.repeat(once, case.each, axis=0))
+  trajectory = Trajectory(
+    tokens=tokens,
+    turn=jnp.zeros((rows, columns), jnp.int32).at[:, case.prompt :].set(1),
+    logp=jnp.zeros((rows, columns)),
+    length=jnp.full(rows, columns),
+    span=jnp.tile(jnp.asarray([[[case.prompt, columns]]]), (rows, 1, 1)),
+    truncated=jnp.zeros((rows, 1), bool),
+  )
+  reward = jax.random.uniform(jax.random.key(2), (rows, 1))
+  reference = params_of(case.layers, case.vocab)
+  start = functools.partial(learner.init_state, optimizer=optimizer, beta2=0.1)
+  return update, start, reference, learner.Batch(trajectory, reward)
+
+
+def timed(run: Callable[[], Any]) -> float:
+  """Returns seconds of the processor, the median of the repeats."""
+  import jax
+
+  jax.block_until_ready(run())
+  seconds = []
+  for _ in range(_REPEATS.value):
+    start = time.process_time()
+    jax.block_until_ready(run())
+    seconds.append(time.process_time() - start)
+  return statistics.median(seconds)
+
+
+def update_seconds(case: Case) -> float:
+  import jax
+  import jax.numpy as jnp
+
+  update, start, reference, batch = updating(case)
+  state = start(jax.tree.map(jnp.copy, reference))
+
+  def run():
+    nonlocal state
+    state, metrics = update(state, reference, batch)
+    return state, metrics
+
+  return timed(run)
+
+
+def growth() -> Iterator[dict[str, Any]]:
+  """Gives seconds of sampling and of the update as one number grows."""
+  axes = {
+    'rows': (8, 16, 32, 64),
+    'new': (32, 64, 128, 256),
+    'each': (1, 2, 4, 8),
+    'prompt': (64, 128, 256, 512),
+    'layers': (2, 4, 8),
+    'vocab': (512, 4096, 32_768),
+  }
+  for name, values in axes.items():
+    for value in values:
+      case = dataclasses.replace(Case(), **{name: value})
+      yield {
+        'axis': name,
+        'value': value,
+        'sample': timed(sampling(case)[0]),
+        'update': update_seconds(case),
+      }
+
+
+def prompts() -> Iterator[dict[str, Any]]:
+  """Gives what a prompt costs that K = 8 rows share, beside eight copies."""
+  shared = Case(rows=32, each=8, prompt=512, new=64)
+  copied = dataclasses.replace(shared, each=1)
+  for name, case in (('shared', shared), ('copied', copied)):
+    model = model_of(case.layers, case.vocab).config
+    cached = 2 * model.layers * model.kv_heads * model.head_dim * 4
+    read = dataclasses.replace(case, new=1)
+    whole = dataclasses.replace(shared, whole=name == 'copied')
+    yield {
+      'prompts': name,
+      'prefill s': timed(sampling(read)[0]),
+      'prompt cache MiB': case.rows // case.each * case.prompt * cached / 2**20,
+      'sample s': timed(sampling(case)[0]),
+      'update s': update_seconds(whole),
+    }
+
+
+def early() -> Iterator[dict[str, Any]]:
+  """Gives what rows cost that end early, beside paying for live tokens.
+
+  The ideal reads the prompts, and then pays for each live token what it costs
+  among rows that all go on.
+  """
+  ways = {'all rows go on': (), 'halves': (0.5, 0.25, 0.12)}
+  ways['finer'] = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.12)
+  for rows in (64, 256):
+    case = Case(rows=rows, each=8, ends=32)  # One token of 16 ends it.
+    read, full = (
+      timed(sampling(dataclasses.replace(case, ends=0, new=new))[0])
+      for new in (1, case.new)
+    )
+    for name, shares in ways.items():
+      run, count = sampling(dataclasses.replace(case, compact=shares))
+      live = count(run()) / (rows * case.new)
+      seconds = timed(run)
+      yield {
+        'rows': rows,
+        'left out': name,
+        'live share': live,
+        's': seconds,
+        'of the ideal': seconds / (read + (full - read) * live),
+      }
+
+
+def memory() -> Iterator[dict[str, Any]]:
+  """Gives what the compiled update holds at most, vocabulary 256,000."""
+  import jax
+
+  wide = Case(rows=16, each=4, prompt=64, new=192, vocab=256_000)
+  for name, case in {
+    'plain': dataclasses.replace(wide, chunk=1 << 30, whole=True),
+    'in chunks of 256 tokens': dataclasses.replace(wide, chunk=256),
+  }.items():
+    update, start, reference, batch = updating(case)
+    state = jax.eval_shape(start, reference)
+    found = update.lower(state, reference, batch).compile().memory_analysis()
+    kept = found.argument_size_in_bytes
+    yield {
+      'logits': name,
+      'arguments GiB': kept / GIB,
+      'beside them GiB': found.temp_size_in_bytes / GIB,
+      'peak GiB': (kept + found.temp_size_in_bytes) / GIB,
+    }
+
+
+MEASURED = {
+  'growth': growth,
+  'prompts': prompts,
+  'early': early,
+  'memory': memory,
+}
+
+
+def _cell(value: Any) -> str:
+  return f'{value:.3g}' if isinstance(value, float) else str(value)
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+  """Prints rows as a Markdown table."""
+  print('| ' + ' | '.join(rows[0]) + ' |')
+  print('|' + ' --- |' * len(rows[0]))
+  for row in rows:
+    print('| ' + ' | '.join(map(_cell, row.values())) + ' |')
+  print(flush=True)
+
+
+def main(argv) -> None:
+  """Measures and prints what the flags ask for."""
+  del argv
+  unknown = set(_ONLY.value) - set(MEASURED)
+  if unknown:
+    raise app.UsageError(f'--only: {unknown}; it is of {list(MEASURED)}.')
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+  machine.pin(1)
+  found = {'processor': machine.processor()}
+  for name in _ONLY.value:
+    found[name] = list(MEASURED[name]())
+    show(found[name])
+  if _OUT.value:
+    pathlib.Path(_OUT.value).write_text(json.dumps(found, indent=2))
+
+
+if __name__ == '__main__':
+  app.run(main)
