@@ -240,6 +240,7 @@ def _limits() -> ConfigDict:
   c.logp_gap = 1e-3  # Mean |sampling - scoring| log-probability; stops the run.
   c.nonfinite_updates = 3  # Updates skipped in a row before the run stops.
   c.grader_failures = 0.1  # Share of timeout and error that stops the run.
+  c.notices = True  # Save and end when Google Cloud says it takes the machine.
   # Of several processes; *ours*.
   c.silent_seconds = 60.0  # One without a sign of life is lost: the others end.
   c.stalled_times = 20.0  # A phase that takes so many times its usual time,

@@ -76,11 +76,20 @@ class Stop:
     for number in (signal.SIGTERM, signal.SIGINT):
       signal.signal(number, self._note)
 
+  def ask(self, why: str) -> None:
+    """Has the program end as on SIGTERM; from any thread."""
+    self._say(f'{why}: ')
+    self.asked = True
+
+  def _say(self, why: str = '') -> None:
+    words = f'{why}stopping: the step under way is finished and saved first\n'
+    # Not print: what it interrupts may be in the middle of one.
+    os.write(2, words.encode())
+
   def _note(self, number, frame) -> None:
     del frame
     self.asked = True
-    # Not print: what it interrupts may be in the middle of one.
-    os.write(2, b'stopping: the step under way is finished and saved first\n')
+    self._say()
     if number == signal.SIGINT:
       signal.signal(number, signal.SIG_DFL)
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from score_jax import config as config_lib
 from score_jax import job as job_lib
-from score_jax import pretrain, processes, tasks, train, watch
+from score_jax import notices, pretrain, processes, tasks, train, watch
 from score_jax.checkpoint import CheckpointError
 from score_jax.config import ConfigError
 from score_jax.job import Interrupted, Job, Stop
@@ -62,6 +62,8 @@ def together(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
   _check_alike(config, workdir)
   c, stop = config.limits, Stop()
   stop.listen()
+  if c.notices:
+    notices.listen(stop.ask)
   with only_one(workdir):
     return processes.run(
       lambda: run(config, workdir, stop, started),

@@ -61,7 +61,7 @@ def _run() -> int:
   config = flags.FLAGS.config
   workdir = pathlib.Path(flags.FLAGS.workdir or 'runs/table').absolute()
   config_lib.check(config, jax.device_count())
-  from score_jax import run
+  from score_jax import notices, run
   from score_jax.job import Interrupted, Stop
   from score_jax.journal import say
   from score_jax.laboratory import running
@@ -73,6 +73,8 @@ def _run() -> int:
   stopped = run.stopped_code()
   stop = Stop()
   stop.listen()
+  if config.limits.notices:
+    notices.listen(stop.ask)
   try:
     with run.only_one(workdir):
       running.table(config, workdir, names, _SEEDS.value, stop)

@@ -13,6 +13,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
@@ -131,6 +132,15 @@ class Runs:
       said = log.read_text()
     assert process.exitcode == 0, said
     return said
+
+
+def await_rows(process: BaseProcess, workdir: pathlib.Path, count: int) -> None:
+  """Returns when a run, which must not end before, has recorded some steps."""
+  deadline, path = time.monotonic() + TIMEOUT, workdir / 'metrics.jsonl'
+  while not path.exists() or path.read_bytes().count(b'\n') < count:
+    assert process.exitcode is None
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
 
 
 def _run(arguments: list[str], log: str, environment: dict[str, str]) -> None:

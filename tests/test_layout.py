@@ -18,6 +18,7 @@ ORDER = (
   'problem',
   'trajectory',
   'files',
+  'notices',
   'watch',
   'processes',
   'shards',
