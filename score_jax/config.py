@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -210,6 +211,9 @@ def _checkpoint() -> ConfigDict:
   c = ConfigDict()
   c.every = 20  # Steps between saves.
   c.keep = 2  # Newest checkpoints kept, beside the best one.
+  # Of this run alone; '' = checkpoints/ in the work directory. Another folder,
+  # or gs://BUCKET/FOLDER, from which a run goes on where that directory is lost.
+  c.folder = ''
   return c
 
 
@@ -498,6 +502,12 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 1, 'turns', 'train.trajectories', 'train.accumulation')
   _at_least(config, 1, 'train.stage1_steps', 'train.stage2_steps')
   _at_least(config, 1, 'checkpoint.every', 'checkpoint.keep')
+  where = config.checkpoint.folder
+  _refuse(
+    '://' in where and not re.fullmatch('gs://[^/]+/[^/].*', where),
+    "checkpoint.folder must be '', a folder or gs://BUCKET/FOLDER; got "
+    f'{where!r}.',
+  )
   _at_least(config, 1, 'eval.problems', 'eval.batch', 'eval.resamples')
   _at_least(config, 1, 'eval.validation_problems', 'model.logits_chunk')
   _at_least(config, 1, 'sampling.first_attempts', 'sampling.second_attempts')

@@ -61,6 +61,11 @@ def _run() -> int:
   config = flags.FLAGS.config
   workdir = pathlib.Path(flags.FLAGS.workdir or 'runs/table').absolute()
   config_lib.check(config, jax.device_count())
+  if config.checkpoint.folder:
+    raise ConfigError(
+      f'checkpoint.folder={config.checkpoint.folder} is for one run, and a '
+      'table has many; leave it out.'
+    )
   from score_jax import notices, run
   from score_jax.job import Interrupted, Stop
   from score_jax.journal import say
