@@ -222,7 +222,8 @@ def test_a_signal_while_processes_agree_is_heard_the_next_time(monkeypatch):
 
 def test_a_bucket_is_refused_as_a_work_directory():
   text = _refusal('--workdir=gs://mine/run')
-  assert text.startswith('--workdir=gs://mine/run is no folder; buckets are')
+  assert text.startswith('--workdir=gs://mine/run is no folder. Give one, for')
+  assert text.endswith('--config.checkpoint.folder=gs://BUCKET/FOLDER.')
 
 
 def test_processes_that_were_started_differently_are_refused_by_the_setting(
