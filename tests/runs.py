@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -134,13 +134,19 @@ class Runs:
     return said
 
 
-def await_rows(process: BaseProcess, workdir: pathlib.Path, count: int) -> None:
-  """Returns when a run, which must not end before, has recorded some steps."""
-  deadline, path = time.monotonic() + TIMEOUT, workdir / 'metrics.jsonl'
-  while not path.exists() or path.read_bytes().count(b'\n') < count:
+def await_claim(process: BaseProcess, claim: Callable[[], bool]) -> None:
+  """Returns when a claim holds of a run, which must not end before."""
+  deadline = time.monotonic() + TIMEOUT
+  while not claim():
     assert process.exitcode is None
     assert time.monotonic() < deadline
     time.sleep(0.001)
+
+
+def recorded(workdir: pathlib.Path) -> int:
+  """Returns how many steps a run has recorded, of all stages."""
+  path = workdir / 'metrics.jsonl'
+  return path.read_bytes().count(b'\n') if path.exists() else 0
 
 
 def _run(arguments: list[str], log: str, environment: dict[str, str]) -> None:

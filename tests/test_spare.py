@@ -1,11 +1,14 @@
 """A lost work directory is made good from what lies beside the checkpoints."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
-from score_jax import claims, config, files, places, spare
+from score_jax import claims, config, files, job, places, run, spare
 from score_jax.config import ConfigError
 
 
@@ -192,3 +195,34 @@ def test_a_bucket_without_the_package_for_it_is_refused(tmp_path, monkeypatch):
 def test_what_is_neither_a_folder_nor_one_in_a_bucket_is_refused(where):
   with pytest.raises(ConfigError, match=r'gs://BUCKET/FOLDER; got'):
     config.check(_settings(checkpoint__folder=where), 1)
+
+
+@pytest.mark.parametrize(
+  'error',
+  [spare.TakenOver('followed'), places.Unreachable(5, 'denied', 'gs://b/run')],
+)
+def test_who_is_followed_or_cannot_read_fails_in_one_line(
+  tmp_path, monkeypatch, capsys, error
+):
+  def fail(*_):
+    raise error
+
+  monkeypatch.setattr(run, 'attend', fail)
+  assert run.run(_settings(), tmp_path, job.Stop(), 0.0) == run.FAILED
+  assert capsys.readouterr().err == f'score_jax: {error}\n'
+
+
+def test_a_table_has_no_one_folder_for_its_many_runs(tmp_path):
+  ended = subprocess.run(
+    [
+      *(sys.executable, '-m', 'score_jax.table', f'--workdir={tmp_path}'),
+      '--config.checkpoint.folder=gs://mine/run',
+    ],
+    cwd=pathlib.Path(__file__).parents[1],
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert ended.returncode == 2
+  assert 'checkpoint.folder=gs://mine/run is for one run, and' in ended.stderr

@@ -18,7 +18,7 @@ def test_told_of_maintenance_a_run_saves_and_goes_on_to_the_unbroken_end(
   with metadata.serve() as server:
     monkeypatch.setenv('GCE_METADATA_HOST', server.host)
     process = runs.fork(log, workdir)
-    small.await_rows(process, workdir, 4)
+    small.await_claim(process, lambda: small.recorded(workdir) >= 4)
     server.set('maintenance-event', 'TERMINATE_ON_HOST_MAINTENANCE')
     process.join(small.TIMEOUT)
     assert process.exitcode == STOPPED, log.read_text()

@@ -207,4 +207,4 @@ def test_an_example_of_the_page_can_be_planned(arguments):
 
 def test_the_page_has_an_example_of_every_target():
   shown = [arguments[0].partition('=')[2] for arguments in _examples()]
-  assert shown == [*settings.TARGETS]
+  assert [*dict.fromkeys(shown)] == [*settings.TARGETS]
