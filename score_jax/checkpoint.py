@@ -188,8 +188,9 @@ def open_checkpoints(
       post_finalization_callback=functools.partial(
         step_files.write_manifest, folder
       ),
-      # So that a folder that cannot be written is refused in `save`.
-      create_directories_asynchronously=False,
+      # On a disk, so that a folder that cannot be written is refused in `save`;
+      # in a bucket each takes several questions, for which nobody waits.
+      create_directories_asynchronously=places.is_bucket(folder),
     ),
   )
   return Checkpoints(

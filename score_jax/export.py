@@ -211,6 +211,7 @@ def main(argv: Sequence[str]) -> None:
   """Exports what the options name."""
   given = parse(argv)
   from score_jax.checkpoint import CheckpointError
+  from score_jax.places import Unreachable
 
   try:
     which = export(
@@ -224,7 +225,7 @@ def main(argv: Sequence[str]) -> None:
   except ConfigError as error:
     print(f'score_jax: {error}', file=sys.stderr)
     sys.exit(2)
-  except CheckpointError as error:
+  except (CheckpointError, Unreachable) as error:
     print(f'score_jax: {error}', file=sys.stderr)
     sys.exit(1)
   print(f'wrote {which} to {given.out}')

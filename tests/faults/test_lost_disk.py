@@ -41,7 +41,9 @@ def bucket(tmp_path, monkeypatch):
     yield folder, read, lambda name: f'run/{name}' in served.objects
 
 
-@pytest.mark.parametrize('where', ['local', 'bucket'])
+@pytest.mark.parametrize(
+  'where', ['local', pytest.param('bucket', marks=pytest.mark.long)]
+)
 def test_killed_and_its_disk_lost_a_run_ends_as_the_unbroken_one(
   runs, unbroken, tmp_path, where, request
 ):
