@@ -46,6 +46,7 @@ class Bucket:
       'GOOGLE_CLOUD_PROJECT': 'test',
       'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'token',
       'https_proxy': self.url,
+      'no_proxy': '127.0.0.1',  # Of several processes, which find each other.
       'CURL_CA_BUNDLE': str(self.certificate),
       # Tests change objects at once, where TensorFlow looks again in seconds.
       'GCS_STAT_CACHE_MAX_AGE': '0',

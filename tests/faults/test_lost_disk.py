@@ -7,6 +7,7 @@ import shutil
 import bucket as stand_in
 import pytest
 import runs as small
+import several
 
 from score_jax import files, places
 
@@ -76,3 +77,25 @@ def test_killed_and_its_disk_lost_a_run_ends_as_the_unbroken_one(
     'stage1',
     'stage2',
   }
+
+
+@pytest.mark.long
+def test_two_processes_save_to_a_bucket_and_find_all_of_it_again(
+  runs, tmp_path, bucket
+):
+  folder, read, has = bucket
+  short = {'train__stage1_steps': 2, 'train__stage2_steps': 2, 'eval__every': 0}
+  settings = short | {'checkpoint__every': 1, 'checkpoint__folder': folder}
+  first, second = tmp_path / 'first', tmp_path / 'second'
+  with several.group(runs, first, 2, 1, **settings) as group:
+    assert group.codes() == [0, 0], group.said(0)
+  assert has('stage2/2/commit_success.txt')
+  metrics = small.rows(first / 'metrics.jsonl')
+  shutil.rmtree(first)
+  with several.group(runs, second, 2, 1, **settings) as group:
+    assert group.codes() == [0, 0], group.said(0)
+    assert f'finished: nothing is left to do in {second}' in group.said(0)
+  assert small.rows(second / 'metrics.jsonl') == metrics
+  # Each process wrote the parts that it has.
+  parts = os.listdir(read() / 'stage2' / '2' / 'params')
+  assert {'ocdbt.process_0', 'ocdbt.process_1'} <= set(parts)
