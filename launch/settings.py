@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from launch import slices
 from launch.errors import LaunchError, nearest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -192,20 +193,29 @@ def _check_cloud(settings: Settings) -> None:
       '--slice is missing; configs/models.py names one for each model, as '
       '--slice=v5e:4x4.'
     )
-  where = workdir(settings.arguments)
-  if not where.startswith('/mnt/'):
-    raise LaunchError(
-      f'--workdir={where or "(none)"} does not outlive the slice; give behind -- '
-      'a folder under /mnt, as --workdir=/mnt/runs/one, where --setup mounts '
-      'what stays and all hosts see.'
-    )
+  where = last(settings.arguments, 'workdir')
+  if where.startswith('/mnt/'):
+    return
+  wanted = slices.SLICES.get(settings.slice)
+  kept = last(settings.arguments, CHECKPOINTS).startswith('gs://')
+  if kept and wanted and wanted.hosts == 1 and '://' not in where:
+    return
+  raise LaunchError(
+    f'--workdir={where or "(none)"} does not outlive the slice; give behind -- '
+    'a folder under /mnt, as --workdir=/mnt/runs/one, where --setup mounts '
+    'what stays and all hosts see; of one host, any folder does with '
+    f'--{CHECKPOINTS}=gs://BUCKET/FOLDER.'
+  )
 
 
-def workdir(arguments: Sequence[str]) -> str:
-  """Returns the --workdir of a job's arguments; '' if there is none."""
+CHECKPOINTS = 'config.checkpoint.folder'  # What makes up for a lost --workdir.
+
+
+def last(arguments: Sequence[str], flag: str) -> str:
+  """Returns the value that a flag of a job has; '' if it is not given."""
   found = ''
   for argument, after in itertools.pairwise([*arguments, '']):
     name, equals, value = argument.partition('=')
-    if name in ('--workdir', '-workdir'):
+    if name in (f'--{flag}', f'-{flag}'):
       found = value if equals else after
   return found

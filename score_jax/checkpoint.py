@@ -8,9 +8,9 @@ A stage has one folder, one program writes it, and any may read it:
     <step>/manifest.json  size and digest of every file above
     damaged-<step>/       what `restore` moved aside; nothing deletes it
 
-A step appears by the renaming of a finished folder, so a kill at any moment
-leaves whole steps and litter. A step without a full manifest is damaged: cut
-short by a failing disk, or by a kill while it was being deleted.
+A step appears at once (`step_files.py`), so a kill at any moment leaves whole
+steps and litter. A step without a full manifest is damaged: cut short by a
+failing disk, or by a kill while it was being deleted.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ import json
 import logging
 import math
 import os
-import pathlib
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,11 +33,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from score_jax import files, processes
-
-MANIFEST = 'manifest.json'
-UNFINISHED = '*.orbax-checkpoint-tmp'  # As Orbax names what it is writing.
-ITEMS = ('params', 'rest', 'meta')
+from score_jax import places, processes, step_files
+from score_jax.places import Place
+from score_jax.step_files import ITEMS, newest_step, steps
 
 
 class CheckpointError(RuntimeError):
@@ -50,7 +46,7 @@ class CheckpointError(RuntimeError):
 class Checkpoints:
   """The checkpoints of one stage, as the program that writes them sees them."""
 
-  folder: pathlib.Path
+  folder: Place
   manager: ocp.CheckpointManager
   report: Callable[[str], None]  # Takes one line for people to read.
 
@@ -77,7 +73,8 @@ class Checkpoints:
     record = json.loads(json.dumps({'score': score, 'meta': meta}))
     jax.block_until_ready(state)  # A failed update is not a failed save.
     self.wait()
-    newest = processes.decide(lambda: newest_step(self.folder))
+    with self._writing():
+      newest = processes.decide(lambda: newest_step(self.folder))
     if newest is not None and step <= newest:
       raise CheckpointError(
         f'steps in {self.folder} must grow; got {step} after {newest}.'
@@ -137,9 +134,9 @@ class Checkpoints:
     try:
       yield
     except Exception as error:
-      _remove_unfinished(self.folder)
-      # The manager has already forgotten the steps this save was to replace.
-      with contextlib.suppress(OSError):
+      with contextlib.suppress(OSError), places.access(self.folder):
+        _remove_unfinished(self.folder)
+        # It has already forgotten the steps that this save was to replace.
         self.manager.reload()
       raise CheckpointError(
         f'A checkpoint could not be written to {self.folder}: '
@@ -150,9 +147,8 @@ class Checkpoints:
   def _move_aside(self, step: int, fault: str) -> None:
     path = self.folder / str(step)
     if jax.process_index() == 0:
-      aside = _free_name(self.folder / f'damaged-{step}')
       with self._writing():
-        path.rename(aside)
+        aside = step_files.move_aside(path)
       before = newest_step(self.folder)
       then = 'None is left before it' if before is None else f'Trying {before}'
       self.report(
@@ -164,7 +160,7 @@ class Checkpoints:
 
 
 def open_checkpoints(
-  folder: pathlib.Path, keep: int, report: Callable[[str], None]
+  folder: Place, keep: int, report: Callable[[str], None]
 ) -> Checkpoints:
   """Returns a folder of checkpoints for the one program that writes it.
 
@@ -177,21 +173,24 @@ def open_checkpoints(
     CheckpointError: if the folder cannot be made.
   """
   _quieten_orbax()
-  folder = folder.absolute()
+  folder = places.absolute(folder)
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    places.make(folder)
+    _remove_unfinished(folder)
   except OSError as error:
     raise CheckpointError(f'{folder}: {_reason(error)}.') from error
-  _remove_unfinished(folder)
   options = ocp.CheckpointManagerOptions(
     preservation_policy=_NewestAndBest(folder, keep),
     async_options=ocp.AsyncOptions(
       # Runs in the background, on one process, before the step is renamed to
       # its final name: hashing costs no training time, and no step is ever
       # without its manifest.
-      post_finalization_callback=functools.partial(_write_manifest, folder),
-      # So that a folder that cannot be written is refused in `save`.
-      create_directories_asynchronously=False,
+      post_finalization_callback=functools.partial(
+        step_files.write_manifest, folder
+      ),
+      # On a disk, so that a folder that cannot be written is refused in `save`;
+      # in a bucket each takes several questions, for which nobody waits.
+      create_directories_asynchronously=places.is_bucket(folder),
     ),
   )
   return Checkpoints(
@@ -199,20 +198,7 @@ def open_checkpoints(
   )
 
 
-def steps(folder: pathlib.Path) -> list[int]:
-  """Returns the steps in a folder, whole or not, in growing order."""
-  if not folder.is_dir():
-    return []
-  names = [path.name for path in folder.iterdir() if path.is_dir()]
-  return sorted(int(name) for name in names if re.fullmatch('[0-9]+', name))
-
-
-def newest_step(folder: pathlib.Path) -> int | None:
-  """Returns the newest step in a folder, or None if there is none."""
-  return max(steps(folder), default=None)
-
-
-def best_first(folder: pathlib.Path) -> list[int]:
+def best_first(folder: Place) -> list[int]:
   """Returns the steps in a folder from the best to the worst.
 
   Of equal scores the earlier step is the better; a score that is NaN or
@@ -223,13 +209,13 @@ def best_first(folder: pathlib.Path) -> list[int]:
   )
 
 
-def best_step(folder: pathlib.Path) -> int | None:
+def best_step(folder: Place) -> int | None:
   """Returns the step with the highest score, or None if there is none."""
   return next(iter(best_first(folder)), None)
 
 
 def restore_params(
-  folder: pathlib.Path,
+  folder: Place,
   candidates: Iterable[int],
   target: Any,
   report: Callable[[str], None],
@@ -243,7 +229,7 @@ def restore_params(
 
 
 def restore_part(
-  folder: pathlib.Path,
+  folder: Place,
   candidates: Iterable[int],
   target: Mapping[str, Any],
   report: Callable[[str], None],
@@ -269,7 +255,7 @@ def restore_part(
   candidates = list(candidates)
   items = [item for item, wanted in _items(_named(target)).items() if wanted]
   for step in candidates:
-    path = folder.absolute() / str(step)
+    path = places.absolute(folder) / str(step)
     fault = _agreed_fault(path, (*items, 'meta'))
     if not fault:
       return _read(path, target, whole='rest' not in items)
@@ -333,7 +319,7 @@ def _mix(x: jax.Array) -> jax.Array:
 class _NewestAndBest:
   """Which steps stay; Orbax asks when a save starts and acts when it is done."""
 
-  folder: pathlib.Path
+  folder: Place
   keep: int
 
   def should_preserve(
@@ -355,15 +341,17 @@ def _number(score: float) -> float:
   return -math.inf if math.isnan(score) else score
 
 
-def _score(path: pathlib.Path) -> float:
+def _score(path: Place) -> float:
   try:
     return _number(_record(path)['score'])
+  except places.Unreachable:  # Else the best one might be deleted.
+    raise
   except (OSError, ValueError, TypeError, KeyError):
     return -math.inf
 
 
-def _record(path: pathlib.Path) -> Any:
-  return json.loads((path / 'meta' / 'metadata').read_text())
+def _record(path: Place) -> Any:
+  return json.loads(places.read_text(path / 'meta' / 'metadata'))
 
 
 def _named(tree: Any) -> dict[str, Any]:
@@ -387,9 +375,7 @@ def _items(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   return items
 
 
-def _read(
-  path: pathlib.Path, target: Any, whole: bool = True
-) -> tuple[Any, Any]:
+def _read(path: Place, target: Any, whole: bool = True) -> tuple[Any, Any]:
   """Returns (a tree like the target, meta) from a step known to be whole.
 
   Args:
@@ -410,7 +396,7 @@ def _read(
   return state, _record(path)['meta']
 
 
-def _read_item(path: pathlib.Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _read_item(path: Place, wanted: Mapping[str, Any]) -> dict[str, Any]:
   for name, leaf in wanted.items():
     if leaf.sharding is None:
       raise CheckpointError(
@@ -429,9 +415,7 @@ def _read_item(path: pathlib.Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     return checkpointer.restore(path, args=how)
 
 
-def _check_fits(
-  path: pathlib.Path, wanted: Mapping[str, Any], whole: bool
-) -> None:
+def _check_fits(path: Place, wanted: Mapping[str, Any], whole: bool) -> None:
   """Refuses what Orbax would cast in silence, or name less clearly."""
   saved = dict(ocp.StandardCheckpointHandler().metadata(path))
   names = saved.keys() | wanted.keys() if whole else wanted.keys()
@@ -456,76 +440,29 @@ def _describe(leaf: Any) -> str:
   return 'absent' if leaf is None else f'{leaf.dtype}{list(leaf.shape)}'
 
 
-def _write_manifest(folder: pathlib.Path) -> None:
-  """Writes size and digest of each file of the step about to be finished."""
-  (unfinished,) = folder.glob(UNFINISHED)
-  manifest = {}
-  for item in ITEMS:
-    for path in sorted((unfinished / item).rglob('*')):
-      if path.is_file():
-        name = str(path.relative_to(unfinished))
-        manifest[name] = [path.stat().st_size, _digest(path)]
-        _flush(path)
-  files.write_json(unfinished / MANIFEST, manifest)
-
-
-def _digest(path: pathlib.Path) -> str:
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'blake2b').hexdigest()[:32]
-
-
-def _flush(path: pathlib.Path) -> None:
-  """Forces a file to disk, since older steps are deleted on its account."""
-  with open(path, 'rb') as file:
-    os.fsync(file.fileno())
-
-
-def _agreed_fault(path: pathlib.Path, items: Sequence[str]) -> str:
+def _agreed_fault(path: Place, items: Sequence[str]) -> str:
   """Returns '' on all processes or on none; one reads the files for all."""
   fault = _fault(path, items) if jax.process_index() == 0 else ''
   whole = multihost_utils.broadcast_one_to_all(np.array(not fault))
   return '' if whole else fault or 'damaged'
 
 
-def _fault(path: pathlib.Path, items: Sequence[str]) -> str:
-  """Returns what is wrong with the files of a step, or ''."""
+def _fault(path: Place, items: Sequence[str]) -> str:
   try:
-    manifest = json.loads((path / MANIFEST).read_text())
-    for name, (size, digest) in manifest.items():
-      if name.split('/')[0] not in items:
-        continue
-      found = (path / name).stat().st_size
-      if found != size:
-        return f'{name} has {found} bytes instead of {size}'
-      if _digest(path / name) != digest:
-        return f'{name} holds other bytes than were written'
-  except PermissionError as error:  # Says nothing about the bytes.
-    raise CheckpointError(f'{error.filename}: {_reason(error)}.') from error
+    return step_files.fault(path, items)
   except OSError as error:
-    return f'{error.filename}: {_reason(error)}'
-  except ValueError:
-    return f'{MANIFEST} cannot be read'
-  return ''
+    raise CheckpointError(f'{error.filename}: {_reason(error)}.') from error
 
 
-def _free_name(path: pathlib.Path) -> pathlib.Path:
-  name, number = path, 1
-  while name.exists():
-    number += 1
-    name = path.with_name(f'{path.name}-{number}')
-  return name
-
-
-def _remove_unfinished(folder: pathlib.Path) -> None:
+def _remove_unfinished(folder: Place) -> None:
   if jax.process_index() == 0:
-    for path in folder.glob(UNFINISHED):
-      shutil.rmtree(path, ignore_errors=True)
+    step_files.remove_unfinished(folder)
 
 
 def _reason(error: Exception) -> str:
   """Returns the system's words for an error that may be pages long."""
-  if isinstance(error, OSError) and error.strerror:
-    return error.strerror
+  if isinstance(error, OSError):
+    return places.words(error)
   code = re.search(r"os_error_code='(\d+)'", str(error))
   if code:
     return os.strerror(int(code[1]))

@@ -12,6 +12,7 @@ import ast
 import difflib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -217,6 +218,9 @@ def _checkpoint() -> ConfigDict:
   c = ConfigDict()
   c.every = 20  # Steps between saves.
   c.keep = 2  # Newest checkpoints kept, beside the best one.
+  # Of this run alone; '' = checkpoints/ in the work directory. Another folder,
+  # or gs://BUCKET/FOLDER, from which a run goes on where that directory is lost.
+  c.folder = ''
   return c
 
 
@@ -247,6 +251,7 @@ def _limits() -> ConfigDict:
   c.logp_gap = 1e-3  # Mean |sampling - scoring| log-probability; stops the run.
   c.nonfinite_updates = 3  # Updates skipped in a row before the run stops.
   c.grader_failures = 0.1  # Share of timeout and error that stops the run.
+  c.notices = True  # Save and end when Google Cloud says it takes the machine.
   # Of several processes; *ours*.
   c.silent_seconds = 60.0  # One without a sign of life is lost: the others end.
   c.stalled_times = 20.0  # A phase that takes so many times its usual time,
@@ -505,6 +510,12 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 1, 'turns', 'train.trajectories', 'train.accumulation')
   _at_least(config, 1, 'train.stage1_steps', 'train.stage2_steps')
   _at_least(config, 1, 'checkpoint.every', 'checkpoint.keep')
+  where = config.checkpoint.folder
+  _refuse(
+    '://' in where and not re.fullmatch('gs://[^/]+/[^/].*', where),
+    "checkpoint.folder must be '', a folder or gs://BUCKET/FOLDER; got "
+    f'{where!r}.',
+  )
   _at_least(config, 1, 'eval.problems', 'eval.batch', 'eval.resamples')
   _at_least(config, 1, 'eval.validation_problems', 'model.logits_chunk')
   _at_least(config, 1, 'sampling.first_attempts', 'sampling.second_attempts')

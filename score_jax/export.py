@@ -47,7 +47,7 @@ def export(
   """
   import jax
 
-  from score_jax import checkpoint, job, sharding
+  from score_jax import checkpoint, claims, job, sharding
   from score_jax.models import lora, weights
 
   weights.refuse_in_use(out)
@@ -63,7 +63,7 @@ def export(
   mesh = sharding.make_mesh((1, jax.device_count(), 1))
   model = job.make_model(config, source, mesh)
   target = lora.target(weights.target(model), chosen, config.model.param_dtype)
-  where = workdir / 'checkpoints' / stage
+  where = claims.checkpoints(config, workdir) / stage
   params, meta = checkpoint.restore_params(
     where, checkpoint.best_first(where), target, print
   )
@@ -167,17 +167,18 @@ def _chat_template(config: ConfigDict, source: str) -> str:
 
 def _stage(config: ConfigDict, workdir: pathlib.Path, name: str) -> str:
   """Returns a stage that has checkpoints: the one asked for, or the last."""
-  from score_jax import checkpoint
+  from score_jax import checkpoint, claims
   from score_jax.methods import catalogue
 
+  where = claims.checkpoints(config, workdir)
   found = [
     phase.name
     for phase in catalogue.get(config).phases
-    if checkpoint.steps(workdir / 'checkpoints' / phase.name)
+    if checkpoint.steps(where / phase.name)
   ]
   if not found or (name and name not in found):
     raise ConfigError(
-      f'--stage={name!r} has no checkpoint in {workdir}; there '
+      f'--stage={name!r} has no checkpoint in {where}; there '
       f'{"is none yet" if not found else "are " + ", ".join(found)}.'
     )
   return name or found[-1]
@@ -210,6 +211,7 @@ def main(argv: Sequence[str]) -> None:
   """Exports what the options name."""
   given = parse(argv)
   from score_jax.checkpoint import CheckpointError
+  from score_jax.places import Unreachable
 
   try:
     which = export(
@@ -223,7 +225,7 @@ def main(argv: Sequence[str]) -> None:
   except ConfigError as error:
     print(f'score_jax: {error}', file=sys.stderr)
     sys.exit(2)
-  except CheckpointError as error:
+  except (CheckpointError, Unreachable) as error:
     print(f'score_jax: {error}', file=sys.stderr)
     sys.exit(1)
   print(f'wrote {which} to {given.out}')

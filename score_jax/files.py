@@ -10,19 +10,24 @@ from typing import Any
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Replaces a file, so that readers see the old text or the new, no mixture.
+  """Replaces a file by a text; see `write_bytes`."""
+  write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+  """Replaces a file, so that readers see the old one or the new, no mixture.
 
   Args:
     path: of the file; one process at a time may write it.
-    text: all it will hold.
+    data: all it will hold.
 
   Raises:
     OSError: if it cannot be written; the old file is then as it was.
   """
   temporary = path.with_name(path.name + '.tmp')
   try:
-    with open(temporary, 'w', encoding='utf-8') as file:
-      file.write(text)
+    with open(temporary, 'wb') as file:
+      file.write(data)
       file.flush()
       os.fsync(file.fileno())  # Else a power cut may keep only the new name.
     os.replace(temporary, path)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
 import os
 import pathlib
 import signal
@@ -22,7 +21,6 @@ from ml_collections import ConfigDict
 from score_jax import (
   checkpoint,
   data,
-  files,
   grading,
   processes,
   sampler,
@@ -36,26 +34,9 @@ from score_jax.config import ConfigError
 from score_jax.methods.plan import Inference, Phase, StagePlan
 from score_jax.models import families, lora, transformer, weights
 from score_jax.policy import Policy
+from score_jax.spare import Spare
 
 BUNDLED = pathlib.Path(__file__).parent / 'assets' / 'arithmetic'
-
-# Settings that may change between a run and its continuation: they change
-# where and how fast it runs, or what is shown, not what is learned.
-FREE = (
-  'job',
-  'log.',
-  'checkpoint.',
-  'mesh.',
-  'limits.',
-  'model.path',  # The reference's hash stands for it.
-  'model.remat',
-  'model.unroll',
-  'model.logits_chunk',
-  'model.reference_on_host',
-  'pretrain.',
-  'table.',
-)
-
 
 # Which stream of random numbers a key belongs to.
 ADAPTER = 1_000_003
@@ -76,11 +57,20 @@ class Stop:
     for number in (signal.SIGTERM, signal.SIGINT):
       signal.signal(number, self._note)
 
+  def ask(self, why: str) -> None:
+    """Has the program end as on SIGTERM; from any thread."""
+    self._say(f'{why}: ')
+    self.asked = True
+
+  def _say(self, why: str = '') -> None:
+    words = f'{why}stopping: the step under way is finished and saved first\n'
+    # Not print: what it interrupts may be in the middle of one.
+    os.write(2, words.encode())
+
   def _note(self, number, frame) -> None:
     del frame
     self.asked = True
-    # Not print: what it interrupts may be in the middle of one.
-    os.write(2, b'stopping: the step under way is finished and saved first\n')
+    self._say()
     if number == signal.SIGINT:
       signal.signal(number, signal.SIG_DFL)
 
@@ -117,6 +107,7 @@ class Job:
   train: data.Problems | None  # None: not wanted, as the next one.
   validation: data.Problems | None
   test: data.Problems
+  spare: Spare | None = None  # None: checkpoints are in the work directory.
 
   def root_key(self) -> jax.Array:
     """Returns the key that all randomness of the run comes from."""
@@ -516,47 +507,6 @@ def _load_split(
     drop=split == 'train' and config.task.long_prompts == 'drop',
     members=members,
   )
-
-
-def claim(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """Writes the settings to a work directory: its work is theirs from now on."""
-  files.write_json(workdir / 'config.json', json.loads(config.to_json()))
-
-
-def is_claimed(config: ConfigDict, workdir: pathlib.Path) -> bool:
-  """Returns whether a work directory holds work already, of these settings.
-
-  Raises:
-    ConfigError: if it holds the work of other settings.
-  """
-  path = workdir / 'config.json'
-  if not path.exists():
-    return False
-  try:
-    saved = files.read_json(path)
-    old = config_lib.flatten(config_lib.completed(saved))
-  except (ValueError, AttributeError) as error:
-    raise ConfigError(
-      f'{path} is damaged, so nothing says whose work is there; restore it, or '
-      'give another --workdir.'
-    ) from error
-  new = config_lib.flatten(json.loads(config.to_json()))
-  for name in sorted(old.keys() | new.keys()):
-    if name.startswith(FREE) or old.get(name) == new.get(name):
-      continue
-    if name not in new:
-      raise ConfigError(
-        f'{workdir} holds a run with {name}={old[name]!r}, which is no setting '
-        'any more; go on with the version that made it, or give another '
-        '--workdir.'
-      )
-    older = name not in config_lib.flatten(saved)
-    raise ConfigError(
-      f'{name}={new[name]!r}, but {workdir} holds a run with {old[name]!r}'
-      f'{" (it is older than the setting)" if older else ""}; give another '
-      '--workdir (make demo: WORKDIR=DIR), or set it back.'
-    )
-  return True
 
 
 def describe(job: Job, plans: list[Phase]) -> str:

@@ -132,8 +132,9 @@ def main(argv: Sequence[str]) -> None:
   config = _CONFIG.value
   if '://' in (_WORKDIR.value or ''):
     _fail(
-      f'--workdir={_WORKDIR.value} is no folder; buckets are not written to. '
-      'Give a folder, for several hosts one on a file system that they share.'
+      f'--workdir={_WORKDIR.value} is no folder. Give one, for several hosts '
+      'on a file system that they share; checkpoints alone may be in a bucket: '
+      '--config.checkpoint.folder=gs://BUCKET/FOLDER.'
     )
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.preset}').absolute()
   try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import json
@@ -15,19 +16,23 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from score_jax import claims, notices, pretrain, processes, tasks, train, watch
 from score_jax import config as config_lib
 from score_jax import job as job_lib
-from score_jax import pretrain, processes, tasks, train, watch
 from score_jax.checkpoint import CheckpointError
 from score_jax.config import ConfigError
 from score_jax.job import Interrupted, Job, Stop
 from score_jax.journal import say
 from score_jax.methods import catalogue, prompting
 from score_jax.methods.plan import Inference, Phase
+from score_jax.places import Unreachable
 from score_jax.report.build import build
 from score_jax.report.words import points
+from score_jax.spare import TakenOver
 
 OK, FAILED = 0, 1
+# What ends a job in one line that says why.
+FAILURES = (train.TrainingError, CheckpointError, TakenOver, Unreachable)
 
 
 def stopped_code() -> int:
@@ -62,6 +67,8 @@ def together(config: ConfigDict, workdir: pathlib.Path, started: float) -> int:
   _check_alike(config, workdir)
   c, stop = config.limits, Stop()
   stop.listen()
+  if c.notices:
+    notices.listen(stop.ask)
   with only_one(workdir):
     return processes.run(
       lambda: run(config, workdir, stop, started),
@@ -110,7 +117,7 @@ def run(
       after = 'starts anew'
     say(f'stopped; the same command {after}')
     return stopped
-  except (train.TrainingError, CheckpointError) as error:
+  except FAILURES as error:
     print(f'score_jax: {error}', file=sys.stderr)
     processes.note(str(error))
     return FAILED
@@ -171,8 +178,12 @@ def attend(
   """
   config = filled_in(catalogue.on_equal_terms(config))
   plans = catalogue.chain(config)
-  held = processes.decide(lambda: job_lib.is_claimed(config, workdir))
-  missing = [p for p in plans if not train.is_finished(workdir, p)]
+  spare = claims.spare(config, workdir)
+  if spare and processes.decide(lambda: claims.bring_back(config, spare)):
+    say(f'{workdir} is made good from what {spare.folder} has kept of it')
+  held = processes.decide(lambda: claims.is_claimed(config, workdir))
+  where = claims.checkpoints(config, workdir)
+  missing = [p for p in plans if not train.is_finished(where, p)]
   results = processes.decide(lambda: train.read_results(workdir / 'eval.json'))
   names = ['base', *(p.name for p in plans), *_asked(config)]
   if not missing and all(name in results for name in names):
@@ -185,7 +196,10 @@ def attend(
   with contextlib.ExitStack() as opened:
     job = setup(config, workdir, stop, opened)
     if not held:  # Not before: settings that were refused claim nothing.
-      processes.decide(lambda: job_lib.claim(config, workdir))
+      processes.decide(lambda: claims.claim(config, workdir))
+    if spare:
+      processes.decide(lambda: claims.take_over(spare))
+      job = dataclasses.replace(job, spare=spare)
     say(job_lib.describe(job, plans))
     _stages(job, plans, started)
 
@@ -265,7 +279,7 @@ def filled_in(config: ConfigDict) -> ConfigDict:
 
 def _stage(job: Job, plan: Phase, plans: list[Phase]) -> dict[str, Any]:
   """Returns the test result of a stage, trained if it is not finished."""
-  if train.is_finished(job.workdir, plan):
+  if train.is_finished(claims.checkpoints(job.config, job.workdir), plan):
     say(f'{plan.name} is finished')
   else:
     before = plans[: plans.index(plan)]

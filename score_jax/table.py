@@ -61,7 +61,12 @@ def _run() -> int:
   config = flags.FLAGS.config
   workdir = pathlib.Path(flags.FLAGS.workdir or 'runs/table').absolute()
   config_lib.check(config, jax.device_count())
-  from score_jax import run
+  if config.checkpoint.folder:
+    raise ConfigError(
+      f'checkpoint.folder={config.checkpoint.folder} is for one run, and a '
+      'table has many; leave it out.'
+    )
+  from score_jax import notices, run
   from score_jax.job import Interrupted, Stop
   from score_jax.journal import say
   from score_jax.laboratory import running
@@ -73,6 +78,8 @@ def _run() -> int:
   stopped = run.stopped_code()
   stop = Stop()
   stop.listen()
+  if config.limits.notices:
+    notices.listen(stop.ask)
   try:
     with run.only_one(workdir):
       running.table(config, workdir, names, _SEEDS.value, stop)

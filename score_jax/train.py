@@ -15,6 +15,7 @@ import numpy as np
 from score_jax import (
   alarms,
   checkpoint,
+  claims,
   data,
   evaluation,
   files,
@@ -34,6 +35,7 @@ from score_jax.journal import Journal, open_journal, say
 from score_jax.methods.plan import Inference, Phase, StagePlan
 from score_jax.objective import Groups
 from score_jax.phase import TrainingError
+from score_jax.places import Place
 
 # Which stream of random numbers a key belongs to.
 EVALUATION = 1_000_000
@@ -41,14 +43,14 @@ EVALUATION = 1_000_000
 VALIDATED = 'validation_accuracy_t1'  # In the metrics of a step that was.
 
 
-def folder(job: Job, name: str) -> pathlib.Path:
+def folder(job: Job, name: str) -> Place:
   """Returns where the checkpoints of a stage are."""
-  return job.workdir / 'checkpoints' / name
+  return claims.checkpoints(job.config, job.workdir) / name
 
 
-def is_finished(workdir: pathlib.Path, plan: Phase) -> bool:
-  """Returns whether a stage's last checkpoint is there."""
-  folder = workdir / 'checkpoints' / plan.name
+def is_finished(where: Place, plan: Phase) -> bool:
+  """Returns whether a stage's last checkpoint is in the folder of all."""
+  folder = where / plan.name
   newest = processes.decide(lambda: checkpoint.newest_step(folder))
   return newest is not None and newest >= plan.steps
 
@@ -76,7 +78,7 @@ def start_params(job: Job, name: str) -> tuple[Any, int]:
   return state['opt_state']['master'], meta['step']
 
 
-def _best_first(where: pathlib.Path) -> list[int]:
+def _best_first(where: Place) -> list[int]:
   return processes.decide(lambda: checkpoint.best_first(where))
 
 
@@ -389,12 +391,23 @@ def _save(stage, state, checkpoints, journal) -> None:
     'reference': stage.job.base_hash,
     'history': journal.history,
   }
+  _keep(stage.job)  # Before it, so that no step is there without its records.
   try:
     checkpoints.save(done, state, meta, score)
   except CheckpointError as error:
     if done == stage.plan.steps:
       raise
     say(f'{error} Training goes on; the next save tries again.')
+
+
+def _keep(job: Job) -> None:
+  """Copies what a lost work directory is made good from, where that is kept.
+
+  Raises:
+    TakenOver: if another job goes on with the checkpoints.
+  """
+  if job.spare and (trouble := processes.decide(job.spare.keep)):
+    say(trouble)
 
 
 def evaluate(
@@ -489,4 +502,6 @@ def evaluate_into(
     files.write_json(path, results)
     return results[name]
 
-  return processes.decide(record)
+  result = processes.decide(record)
+  _keep(job)
+  return result

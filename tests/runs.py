@@ -13,7 +13,8 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -131,6 +132,21 @@ class Runs:
       said = log.read_text()
     assert process.exitcode == 0, said
     return said
+
+
+def await_claim(process: BaseProcess, claim: Callable[[], bool]) -> None:
+  """Returns when a claim holds of a run, which must not end before."""
+  deadline = time.monotonic() + TIMEOUT
+  while not claim():
+    assert process.exitcode is None
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
+
+
+def recorded(workdir: pathlib.Path) -> int:
+  """Returns how many steps a run has recorded, of all stages."""
+  path = workdir / 'metrics.jsonl'
+  return path.read_bytes().count(b'\n') if path.exists() else 0
 
 
 def _run(arguments: list[str], log: str, environment: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ import pytest
 from absl import logging as absl_logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from score_jax import checkpoint
+from score_jax import checkpoint, step_files
 
 
 @jax.tree_util.register_dataclass
@@ -244,7 +244,7 @@ def _spoil_meta(path):
 
 
 def _spoil_manifest(path):
-  (path / checkpoint.MANIFEST).write_bytes(bytes(100))
+  (path / step_files.MANIFEST).write_bytes(bytes(100))
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_a_target_without_shardings_is_refused(saved):
 def test_an_error_in_the_background_surfaces_once_and_saving_goes_on(
   tmp_path, monkeypatch, capfd, caplog
 ):
-  write_manifest = checkpoint._write_manifest
+  write_manifest = step_files.write_manifest
   failures = [OSError(5, 'Input/output error')]
 
   def fail_once(folder):
@@ -384,7 +384,7 @@ def test_an_error_in_the_background_surfaces_once_and_saving_goes_on(
       raise failures.pop()
     write_manifest(folder)
 
-  monkeypatch.setattr(checkpoint, '_write_manifest', fail_once)
+  monkeypatch.setattr(step_files, 'write_manifest', fail_once)
   with _open(tmp_path, keep=1) as checkpoints:
     checkpoints.save(1, _state(1), {}, 0.0)
     with pytest.raises(
@@ -402,7 +402,7 @@ def test_an_error_in_the_background_surfaces_once_and_saving_goes_on(
 
 
 def test_a_failed_save_does_not_make_old_steps_immortal(tmp_path, monkeypatch):
-  write_manifest = checkpoint._write_manifest
+  write_manifest = step_files.write_manifest
   calls = []
 
   def fail_at_third(folder):
@@ -411,7 +411,7 @@ def test_a_failed_save_does_not_make_old_steps_immortal(tmp_path, monkeypatch):
       raise OSError(5, 'Input/output error')
     write_manifest(folder)
 
-  monkeypatch.setattr(checkpoint, '_write_manifest', fail_at_third)
+  monkeypatch.setattr(step_files, 'write_manifest', fail_at_third)
   with _open(tmp_path, keep=2) as checkpoints:
     for step in (1, 2, 3):
       checkpoints.save(step, _state(step), {}, float(step))
@@ -485,7 +485,7 @@ def test_our_own_messages_pass_where_those_of_orbax_are_silenced(
 KILLED = """
 import pathlib, sys
 import jax, numpy as np
-from score_jax import checkpoint
+from score_jax import checkpoint, step_files
 
 folder = pathlib.Path(sys.argv[1])
 checkpoints = checkpoint.open_checkpoints(folder, 1, print)
@@ -513,7 +513,7 @@ def _kill_while_saving(folder, delay):
   time.sleep(delay)
   process.kill()
   process.wait()
-  return bool(list(folder.glob(checkpoint.UNFINISHED)))
+  return bool(list(folder.glob(step_files.UNFINISHED)))
 
 
 def test_a_kill_while_saving_costs_at_most_the_step_being_saved(tmp_path):
@@ -531,7 +531,7 @@ def test_a_kill_while_saving_costs_at_most_the_step_being_saved(tmp_path):
     newest = meta['step']
     expected = np.random.default_rng(newest).bytes(60_000_000)
     assert np.asarray(restored['params']['w']).tobytes() == expected
-    assert not list(tmp_path.glob(checkpoint.UNFINISHED))
+    assert not list(tmp_path.glob(step_files.UNFINISHED))
   assert any(unfinished)
 
 

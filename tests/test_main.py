@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from score_jax import job, main, processes, run
+from score_jax import claims, job, main, processes, run
 from score_jax.config import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -222,7 +222,8 @@ def test_a_signal_while_processes_agree_is_heard_the_next_time(monkeypatch):
 
 def test_a_bucket_is_refused_as_a_work_directory():
   text = _refusal('--workdir=gs://mine/run')
-  assert text.startswith('--workdir=gs://mine/run is no folder; buckets are')
+  assert text.startswith('--workdir=gs://mine/run is no folder. Give one, for')
+  assert text.endswith('--config.checkpoint.folder=gs://BUCKET/FOLDER.')
 
 
 def test_processes_that_were_started_differently_are_refused_by_the_setting(
@@ -356,14 +357,14 @@ def test_a_run_older_than_a_setting_goes_on_at_its_default_alone(
   saved = json.loads(config.to_json())
   del saved['method']['alpha'], saved['grading']
   (tmp_path / 'config.json').write_text(json.dumps(saved))
-  assert job.is_claimed(config, tmp_path)
+  assert claims.is_claimed(config, tmp_path)
   for name, value, default in (
     ('method.alpha', 4.0, 10.0),
     ('grading.seconds', 3.0, 0.0),
   ):
     changed = parse(f'--config.{name}={value}')
     with pytest.raises(ConfigError) as refused:
-      job.is_claimed(changed, tmp_path)
+      claims.is_claimed(changed, tmp_path)
     assert str(refused.value) == (
       f'{name}={value}, but {tmp_path} holds a run with {default} (it is older '
       'than the setting); give another --workdir (make demo: WORKDIR=DIR), or '
@@ -379,7 +380,7 @@ def test_a_run_of_a_setting_that_is_no_more_is_refused_by_its_name(
   saved['method']['momentum'] = 0.5
   (tmp_path / 'config.json').write_text(json.dumps(saved))
   with pytest.raises(ConfigError, match=r'method\.momentum=0\.5, which is no'):
-    job.is_claimed(config, tmp_path)
+    claims.is_claimed(config, tmp_path)
 
 
 @pytest.mark.parametrize('code', ['75', None])

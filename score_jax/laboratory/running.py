@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 from ml_collections import ConfigDict
 
-from score_jax import files, phase, run
+from score_jax import claims, files, phase, run
 from score_jax import job as job_lib
 from score_jax.checkpoint import CheckpointError
 from score_jax.job import Job, Stop
@@ -52,7 +52,7 @@ def table(
   asking.check(config)
   todo = cells.plans(config, workdir, names, seeds)
   for plan in todo:
-    job_lib.is_claimed(run.filled_in(plan.config), plan.workdir)
+    claims.is_claimed(run.filled_in(plan.config), plan.workdir)
   untrained = [plan for plan in todo if not plan.is_finished()]
   missing = [p for p in todo if not p.is_finished() or asking.missing(p)]
   say(f'{len(todo)} runs, {len(todo) - len(missing)} of them finished')

@@ -11,7 +11,7 @@ import time
 import pytest
 import runs as small
 
-from score_jax import checkpoint, files
+from score_jax import checkpoint, files, step_files
 
 pytestmark = pytest.mark.slow
 KILLS = 10
@@ -23,7 +23,7 @@ def _rows(workdir):
 
 
 def _is_saving(workdir):
-  folders = workdir.glob(f'checkpoints/*/{checkpoint.UNFINISHED}')
+  folders = workdir.glob(f'checkpoints/*/{step_files.UNFINISHED}')
   return next(folders, None) is not None
 
 
