@@ -259,23 +259,23 @@ def sampling_moments(setup: Setup) -> list[Moment]:
   s, config = Sizes(setup), setup.config
   model, prompt = setup.model.config, config.sampling.max_prompt_tokens
   params = s.own * s.act
-  # A scan over layers reads one cache and writes another.
-  copies = 1 if config.model.unroll else 2
   common = {
     'parameters': device_bytes(sample_program(setup).kept),
     'parameters as used': params if s.casts and not adapter(config) else 0.0,
     'prompt cache': s.cache(s.problems, prompt),
   }
   gathered = {'gathered layers': 2 * s.layer * s.act * s.gathers}
-  own = {'own cache': copies * s.cache(s.sampled, s.slots)}
+  own = {'own cache': s.cache(s.sampled, s.slots)}
+  # While the keys grow the values wait, and the other way round.
   before = s.slots - s.pieces[-1][0]
+  growing = own['own cache'] + s.cache(s.sampled, before) / 2
   queries = setup.instruction + 2
   moments = {
     'reading the prompts': gathered | _reading(s, s.problems, prompt, prompt),
     'reading an instruction': gathered
     | own
     | _reading(s, s.sampled, queries, prompt + s.slots),
-    'growing the cache': {'own cache': s.cache(s.sampled, s.slots + before)},
+    'growing the cache': {'own cache': growing},
     'drawing a token': own
     | {
       'gathered table': s.table * s.act * s.gathers,

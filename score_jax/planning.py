@@ -168,7 +168,8 @@ def _compile(setup: Setup) -> dict[str, Any]:
   parts = config.train.accumulation
   outer = (parts,) if parts > 1 else ()
   blocks = math.ceil(sizes.scored / sizes.block)
-  attempt = round(sum(config.sampling.max_tokens) / config.turns)
+  # A loop for each piece of an attempt; their mean, as all count alike.
+  attempt = round(sum(config.sampling.max_tokens) / len(sizes.pieces))
   made = {
     'sampler': (programs.sample_program, (attempt,)),
     'update': (programs.update_program, (*outer, blocks)),

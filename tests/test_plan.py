@@ -207,13 +207,21 @@ def test_a_cache_is_two_numbers_per_key_head_column_row_and_layer():
   assert sizes.cache(sizes.sampled, sizes.slots) == 2 * 8 * 17 * 32 * 2 * 2
 
 
-def test_a_scanned_cache_is_held_twice_and_parts_divide_it():
-  def own(**changes):
+def test_a_cache_grows_one_half_at_a_time_and_parts_divide_it():
+  def own(moment, **changes):
     moments = estimate.sampling_moments(setup(**changes))
-    return estimate.peak(moments).parts['own cache']
+    return next(m for m in moments if m.name == moment).parts['own cache']
 
-  assert own() == 2 * own(**{'model.unroll': True})
-  assert own() == 2 * own(**{'sampling.parts': 2})
+  drawing, growing = 'drawing a token', 'growing the cache'
+  # 17 columns at last, 11 before the last attempt.
+  assert own(growing) == own(drawing) * (1 + 11 / 17 / 2)
+  assert own(drawing) == 2 * own(drawing, **{'sampling.parts': 2})
+
+
+def test_pieces_of_an_attempt_add_up_to_it():
+  sizes = estimate.Sizes(setup(**{'sampling.grow': 4}))
+  # Attempts of 6, and 4 + 1 columns between them.
+  assert sizes.pieces == [(4, 4), (2, 6), (4, 15), (2, 17)]
 
 
 def test_less_is_kept_the_more_is_computed_anew():
