@@ -25,6 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from score_jax import sharding
+from score_jax.models import narrow
 
 NEGATIVE = -1e30  # Finite, so that a part whose keys are all masked weighs 0.
 
@@ -84,6 +85,10 @@ class Execution:
   unroll: bool = True  # Layers one by one, or under a scan.
   mesh: Mesh | None = None  # Activations are laid out on it.
   adapter_dropout: float = 0.0  # Above 0, a pass needs the key 'dropout'.
+  cache_dtype: str = ''  # Of cached keys and values; '' = dtype.
+  # Whether rows go to where parts of the parameters lie (sharding.SPLIT),
+  # instead of parameters to where the rows are.
+  rows_travel: bool = False
 
 
 @jax.tree_util.register_dataclass
@@ -98,6 +103,9 @@ class KeyValue:
 
   key: jax.Array  # [B, K, H, S].
   value: jax.Array  # [B, K, S, H].
+  # Of int8 ones: what a number counts, for each row, head and column.
+  key_scale: jax.Array | None = None  # float32[B, K, S].
+  value_scale: jax.Array | None = None  # float32[B, K, S].
 
 
 @jax.tree_util.register_dataclass
@@ -274,17 +282,24 @@ def _part_sums(
     return x.reshape(batch, time, heads, queries, -1)
 
   scores = jnp.matmul(
-    together(query), part.key, preferred_element_type=jnp.float32
+    together(query),
+    part.key.astype(query.dtype),
+    preferred_element_type=jnp.float32,
   )
+  if part.key_scale is not None:
+    scores *= part.key_scale[:, :, None]
   scores = softcap(scores * config.query_scale, config.attention_softcap)
   mask = mask.reshape(prompts, each, mask.shape[-1])
   mask = jnp.repeat(mask, queries, axis=1)[:, None]
   scores = jnp.where(mask, scores, NEGATIVE)
   highest = jnp.max(scores, axis=-1, keepdims=True)
   weights = jnp.exp(scores - highest)
+  weighing = weights
+  if part.value_scale is not None:
+    weighing = weights * part.value_scale[:, :, None]
   value = jnp.matmul(
-    weights.astype(part.value.dtype),
-    part.value,
+    weighing.astype(query.dtype),
+    part.value.astype(query.dtype),
     preferred_element_type=jnp.float32,
   )
   total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -320,7 +335,6 @@ class Norm(nn.Module):
 
   config: ModelConfig
   execution: Execution
-  axis: str = 'norm'
   is_summed: bool = False  # Whether what it gives is added up, not multiplied.
 
   @nn.compact
@@ -328,7 +342,7 @@ class Norm(nn.Module):
     start = nn.initializers.constant(1.0 - self.config.norm_offset)
     scale = self.param(
       'scale',
-      nn.with_logical_partitioning(start, (self.axis,)),
+      nn.with_logical_partitioning(start, ('norm',)),
       (x.shape[-1],),
       self.execution.param_dtype,
     )
@@ -349,7 +363,8 @@ class Projection(nn.Module):
   """A product with a named weight, and a bias where there is one.
 
   Where 'lora_a' and 'lora_b' lie beside the kernel, what they make of the
-  input is added; how they get there is for `lora.bind` to say.
+  input is added; how they get there is for `lora.bind` to say. Where a
+  'kernel_scale' does, the kernel is int8, and what the product gives is scaled.
   """
 
   execution: Execution
@@ -375,9 +390,13 @@ class Projection(nn.Module):
     if self.is_summed:
       dtype = jnp.dtype(self.execution.residual_dtype)
     kernel = kernel.astype(x.dtype)
+    scaled = self.has_variable('params', 'kernel_scale')
     # With a bias or a wider sum it is rounded once, when all is added up.
-    wide = self.bias or dtype != x.dtype
+    wide = self.bias or scaled or dtype != x.dtype
     out = product(self.equation, x, kernel, wide)
+    if scaled:
+      scale = self.get_variable('params', 'kernel_scale')
+      out = out * scale.reshape((1,) * (out.ndim - scale.ndim) + scale.shape)
     if self.has_variable('params', 'lora_a'):
       out = out + self._low_rank(x)
     if self.bias:
@@ -407,7 +426,7 @@ class Attention(nn.Module):
   def _project(self, name: str, x: jax.Array, heads: int) -> jax.Array:
     c = self.config
     axis = 'heads' if name == 'query' else 'kv_heads'
-    return Projection(
+    out = Projection(
       self.execution,
       'BTD,DNH->BTNH',
       (c.width, heads, c.head_dim),
@@ -416,6 +435,9 @@ class Attention(nn.Module):
       c.query_key_value_bias,
       name=name,
     )(x)
+    return _to_rows(
+      self.execution, out, 'length', 'act_heads', 'head_dim_part'
+    )
 
   @nn.compact
   def __call__(
@@ -426,12 +448,13 @@ class Attention(nn.Module):
     cache: tuple[KeyValue, KeyValue] | None,
   ) -> tuple[jax.Array, KeyValue]:
     c = self.config
+    x = _to_weights(self.execution, x, 'length', 'act_embed')
     query = self._project('query', x, c.heads)
     key = self._project('key', x, c.kv_heads)
     value = self._project('value', x, c.kv_heads)
     if c.query_key_norms:
-      query = Norm(c, self.execution, 'head_dim', name='query_norm')(query)
-      key = Norm(c, self.execution, 'head_dim', name='key_norm')(key)
+      query = Norm(c, self.execution, name='query_norm')(query)
+      key = Norm(c, self.execution, name='key_norm')(key)
     cos, sin = columns.cos[layer.rope], columns.sin[layer.rope]
     query, key = rotate(query, cos, sin), rotate(key, cos, sin)
     query = sharding.constrain(
@@ -441,9 +464,14 @@ class Attention(nn.Module):
     new = KeyValue(jnp.moveaxis(key, 1, 3), jnp.moveaxis(value, 1, 2))
     if cache is None:
       out = attend(c, query, new, _whole_mask(columns.position, layer.window))
+      new = _kept(self.execution, new)
     else:
+      new = _kept(self.execution, new)
       out, new = _attend_cached(c, query, new, layer, columns, cache)
     out = out.reshape(*x.shape[:2], c.heads, c.head_dim)
+    out = _to_weights(
+      self.execution, out, 'length', 'act_heads', 'head_dim_part'
+    )
     out = Projection(
       self.execution,
       'BTNH,NHD->BTD',
@@ -454,7 +482,49 @@ class Attention(nn.Module):
       is_summed=True,
       name='output',
     )(out)
-    return out, new
+    return _to_rows(self.execution, out, 'length', 'act_embed'), new
+
+
+def _to_weights(execution: Execution, x: jax.Array, *axes: str) -> jax.Array:
+  """Returns x [B, ...] as parameters that stay where they are multiply it.
+
+  Where parameters come to the rows instead, it is x as it lies.
+
+  Args:
+    execution: says which of the two it is.
+    x: rows.
+    axes: of AXES, of all dimensions but the first.
+  """
+  if not execution.rows_travel:
+    return x
+  return sharding.constrain(execution.mesh, x, 'all_rows', *axes)
+
+
+def _to_rows(execution: Execution, x: jax.Array, *axes: str) -> jax.Array:
+  """Returns what such parameters gave, back where its rows live.
+
+  Args:
+    execution: as for `_to_weights`.
+    x: rows, [B, ...].
+    axes: as the product gives them.
+  """
+  if not execution.rows_travel:
+    return x
+  # Of what is still to be summed up, each device gets its rows' sums.
+  if 'act_embed' not in axes:
+    x = sharding.constrain(execution.mesh, x, 'all_rows', *axes)
+  back = (axis.removesuffix('_part') for axis in axes)
+  return sharding.constrain(execution.mesh, x, 'batch', *back)
+
+
+def _kept(execution: Execution, part: KeyValue) -> KeyValue:
+  """Returns keys and values of some columns as a cache keeps them."""
+  dtype = execution.cache_dtype or execution.dtype
+  if dtype != 'int8':
+    return KeyValue(part.key.astype(dtype), part.value.astype(dtype))
+  key, key_scale = narrow.quantize(part.key, (-2,))
+  value, value_scale = narrow.quantize(part.value, (-1,))
+  return KeyValue(key, value, key_scale, value_scale)
 
 
 def _whole_mask(position: jax.Array, window: jax.Array) -> jax.Array:
@@ -476,13 +546,18 @@ def _attend_cached(
   position, start = columns.position, columns.prompt_length
   slot = position - start[:, None]
   row = jnp.arange(slot.shape[0])[:, None]
+
+
+  def put(old, new):  # [B, K, T]; nothing where there are no scales.
+    if old is None:
+      return None
+    return old.at[row, :, slot].set(jnp.moveaxis(new, 2, 1))
+
   own = KeyValue(
-    own.key.at[row, :, :, slot].set(
-      jnp.moveaxis(new.key, 3, 1).astype(own.key.dtype)
-    ),
-    own.value.at[row, :, slot].set(
-      jnp.moveaxis(new.value, 2, 1).astype(own.value.dtype)
-    ),
+    own.key.at[row, :, :, slot].set(jnp.moveaxis(new.key, 3, 1)),
+    put(own.value, new.value),
+    put(own.key_scale, new.key_scale),
+    put(own.value_scale, new.value_scale),
   )
   column = jnp.arange(prompt.key.shape[-1])[None, None]
   near = position[:, :, None] - column < layer.window
@@ -514,13 +589,18 @@ class Mlp(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    x = _to_weights(self.execution, x, 'length', 'act_embed')
     gate = _activation(self.config)(self._project('gate', x, self.config.mlp))
     hidden = gate * self._project('up', x, self.config.mlp)
     hidden = hidden.astype(self.execution.dtype)
-    hidden = sharding.constrain(
-      self.execution.mesh, hidden, 'batch', 'length', 'act_mlp'
+    rows, part = (
+      ('all_rows', '_part') if self.execution.rows_travel else ('batch', '')
     )
-    return self._project('down', hidden, x.shape[-1])
+    hidden = sharding.constrain(
+      self.execution.mesh, hidden, rows, 'length', f'act_mlp{part}'
+    )
+    out = self._project('down', hidden, x.shape[-1])
+    return _to_rows(self.execution, out, 'length', 'act_embed')
 
 
 def _activation(config: ModelConfig) -> Callable[[jax.Array], jax.Array]:
@@ -658,7 +738,11 @@ class Transformer(nn.Module):
   def _embed(self, tokens: jax.Array) -> jax.Array:
     """Returns the embeddings [B, T, D], scaled in the type of products."""
     dtype = self.execution.dtype
+    tokens = _to_weights(self.execution, tokens, 'length')
     rows = jnp.take(self.embedding, tokens, axis=0).astype(jnp.float32)
+    if self.has_variable('params', 'embedding_scale'):
+      count = self.get_variable('params', 'embedding_scale')
+      rows *= jnp.take(count, tokens)[..., None]
     scale = jnp.asarray(self.config.embedding_scale, dtype).astype(jnp.float32)
     scaled = rounded(rounded(rows, dtype) * scale, dtype)
     return scaled.astype(self.execution.residual_dtype)
@@ -696,13 +780,20 @@ class Transformer(nn.Module):
 
   def unembed(self, hidden: jax.Array) -> jax.Array:
     """Returns float32[..., V], the logits of hidden states [..., D]."""
+    name = 'embedding' if self.config.tied_embeddings else 'head'
     table = self.embedding if self.config.tied_embeddings else self.head
+    between = ('length',) * (hidden.ndim - 2)
+    hidden = _to_weights(self.execution, hidden, *between, 'act_embed')
     logits = jnp.einsum(
       '...D,VD->...V',
       hidden,
       table.astype(hidden.dtype),
       preferred_element_type=jnp.float32,
     )
+    if self.has_variable('params', f'{name}_scale'):
+      count = self.get_variable('params', f'{name}_scale')
+      logits *= count.reshape((1,) * (logits.ndim - 1) + count.shape)
+    logits = _to_rows(self.execution, logits, *between, 'act_vocab_part')
     return softcap(logits, self.config.final_softcap)
 
 
@@ -744,17 +835,22 @@ def empty_cache(
     'length': slots,
   }
   stacked = () if execution.unroll else ('layers',)
+  dtype = execution.cache_dtype or execution.dtype
 
-  def zeros(*axes):
+  def zeros(dtype, *axes):
     axes = stacked + axes
-    empty = jnp.zeros([sizes[axis] for axis in axes], execution.dtype)
+    empty = jnp.zeros([sizes[axis] for axis in axes], dtype)
     return sharding.constrain(execution.mesh, empty, *axes)
 
   def layer():
-    return KeyValue(
-      zeros('batch', 'kv_heads', 'head_dim', 'length'),
-      zeros('batch', 'kv_heads', 'length', 'head_dim'),
+    numbers = KeyValue(
+      zeros(dtype, 'batch', 'kv_heads', 'head_dim', 'length'),
+      zeros(dtype, 'batch', 'kv_heads', 'length', 'head_dim'),
     )
+    if dtype != 'int8':
+      return numbers
+    count = zeros('float32', 'batch', 'kv_heads', 'length')
+    return dataclasses.replace(numbers, key_scale=count, value_scale=count)
 
   if not execution.unroll:
     return layer()
