@@ -29,6 +29,13 @@ REMAT = ('none', 'block', 'products')
 PROJECTIONS = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
 CHAT = ('auto', 'on', 'off')
 LONG_PROMPTS = ('refuse', 'drop')
+KEPT = ('same', 'bfloat16', 'int8')
+LAYOUTS = ('train', 'gathered', 'tensor', 'auto')
+
+
+# Below that, limits.logp_gap stops runs whose weights or cache are rounded
+# (docs/plan.md has the gaps that were measured).
+ROUNDED_GAP = 0.01
 
 
 class ConfigError(ValueError):
@@ -127,6 +134,14 @@ def _sampling() -> ConfigDict:
   c.max_prompt_tokens = 16  # A longer prompt is refused, never cut.
   c.max_tokens = (8, 8)  # Per turn, the end token counted.
   c.parts = 1  # Of a batch, one graded while the next one is sampled.
+  # How the model is kept while it samples, in evaluations too (docs/plan.md).
+  # 'same' is as model.dtype has it. What is narrower samples from another
+  # policy than the update scores: logp_gap_mean of a step says how far apart.
+  c.weights = 'same'  # Of the matrices, one of KEPT.
+  c.cache = 'same'  # Of keys and values, one of KEPT.
+  # Where the weights lie meanwhile, one of LAYOUTS; no number changes but in
+  # rounding. 'auto' is 'gathered' where the plan finds room, else 'tensor'.
+  c.layout = 'train'
   return c
 
 
@@ -645,6 +660,7 @@ def _check_sampling(config: ConfigDict) -> None:
     'sampling.top_k must be at least 0 and sampling.top_p in (0, 1]; got '
     f'{sampling.top_k} and {sampling.top_p}.',
   )
+  _check_decoding(config)
   cut = sampling.top_k > 0 or sampling.top_p < 1
   _refuse(
     cut and not sampling.score_truncated,
@@ -658,6 +674,21 @@ def _check_sampling(config: ConfigDict) -> None:
     f'method.baseline={baseline} needs sampling.first_attempts of at least '
     f'2; got {sampling.first_attempts}.',
   )
+
+
+def _check_decoding(config: ConfigDict) -> None:
+  sampling, limit = config.sampling, config.limits.logp_gap
+  _one_of('sampling.weights', sampling.weights, KEPT)
+  _one_of('sampling.cache', sampling.cache, KEPT)
+  _one_of('sampling.layout', sampling.layout, LAYOUTS)
+  rounds = ('int8',) if config.model.dtype == 'bfloat16' else KEPT[1:]
+  for name in ('weights', 'cache'):
+    _refuse(
+      sampling[name] in rounds and limit < ROUNDED_GAP,
+      f'sampling.{name}={sampling[name]!r} rounds what samples, and '
+      f'limits.logp_gap={limit:g} would stop the run for it; set '
+      f"limits.logp_gap=0.1, or sampling.{name}='same'.",
+    )
 
 
 def _check_batch(config: ConfigDict, mesh: tuple[int, int, int]) -> None:

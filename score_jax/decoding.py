@@ -153,10 +153,14 @@ def _laid_out(mesh, names, path, x, table) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
+@functools.lru_cache
 def _names(model: Transformer) -> dict[tuple[str, ...], tuple]:
   """Returns the axis names of each parameter of a model, by its path."""
-  tokens = jnp.zeros((1, 1), jnp.int32)
-  boxed = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
+  # Scanned: the names are the same, and many layers are traced as one.
+  execution = dataclasses.replace(model.execution, unroll=False)
+  init = model.clone(execution=execution).init
+  tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  boxed = jax.eval_shape(init, jax.random.key(0), tokens)['params']
   return {path: box.names for path, box in flatten_dict(boxed).items()}
 
 

@@ -116,6 +116,13 @@ def _shapes(plan: Plan) -> Iterator[str]:
     f'{sampling.max_prompt_tokens}], own cache 2 x [{c.layers}, '
     f'{rows // sampling.parts}, {s.slots}, {c.kv_heads}, {c.head_dim}]',
   )
+  kept = plan.setup.decoding
+  copied = 'copied once a step' if kept.copies else 'as they are trained'
+  yield _row(
+    'decoding',
+    f'layout {kept.layout}, weights {kept.weights}, cache {kept.cache}; '
+    f'weights {copied}',
+  )
   yield _row(
     'update',
     f'tokens [{rows}, {s.length}] in {config.train.accumulation} part(s), '

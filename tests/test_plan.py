@@ -170,9 +170,8 @@ def test_operations_of_a_pass_are_those_that_the_compiler_counts():
   counted = jax.jit(run).lower(shapes, tokens).compile().cost_analysis()
   s = estimate.Sizes(setup((1, 1, 1)))
   tokens = rows * columns
-  mine = estimate.layers_cost(s, tokens, columns) + estimate.head_cost(
-    s, tokens
-  )
+  mine = estimate.layers_cost(s, tokens, columns, s.kernels)
+  mine += estimate.head_cost(s, tokens, s.kernels)
   # The compiler counts norms, rotary angles and the softmax as well.
   assert mine.flops < counted['flops'] < 1.1 * mine.flops
 
@@ -367,6 +366,7 @@ def test_proposals_fit_are_allowed_and_come_fastest_first():
         'mesh.tensor': p.mesh[2],
         'model.remat': p.remat,
         'train.accumulation': p.accumulation,
+        'sampling.layout': p.layout,
         'sampling.parts': p.parts,
       }
     )

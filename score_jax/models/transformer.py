@@ -435,9 +435,7 @@ class Attention(nn.Module):
       c.query_key_value_bias,
       name=name,
     )(x)
-    return _to_rows(
-      self.execution, out, 'length', 'act_heads', 'head_dim_part'
-    )
+    return _to_rows(self.execution, out, 'length', 'act_heads', 'head_dim_part')
 
   @nn.compact
   def __call__(
@@ -546,7 +544,6 @@ def _attend_cached(
   position, start = columns.position, columns.prompt_length
   slot = position - start[:, None]
   row = jnp.arange(slot.shape[0])[:, None]
-
 
   def put(old, new):  # [B, K, T]; nothing where there are no scales.
     if old is None:
