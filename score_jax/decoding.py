@@ -112,12 +112,15 @@ def like(model: Transformer, decoding: Decoding, params: Any) -> Any:
 def _prepare(model: Transformer, decoding: Decoding, params: Any) -> Any:
   mesh, names = model.execution.mesh, _names(model)
   laid_out = functools.partial(_laid_out, mesh, names)
-  made = {}
+  made, before = {}, jnp.zeros(())
   for path, x in flatten_dict(params).items():
+    # One after the other: a gathered array is made twice, in two orders, and
+    # together those of all parameters would take as much again.
+    x, _ = jax.lax.optimization_barrier((x, before))
     for own, leaf in _narrowed(decoding, model.execution.dtype, path, x):
       # Narrowed where it lies, so that what travels is narrow.
       leaf = laid_out(own, leaf, sharding.AXES)
-      made[own] = laid_out(own, leaf, LAYOUTS[decoding.layout])
+      made[own] = before = laid_out(own, leaf, LAYOUTS[decoding.layout])
   return unflatten_dict(made)
 
 

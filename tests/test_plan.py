@@ -278,6 +278,15 @@ HloModule jit_update
   %all-gather.5 = f32[16]{0} all-gather(%p), channel_id=3, op_name="jit(_update)/while/body/while/body/dot"
 }
 
+%all-reduce-scatter.3 (p: f32[16,8]) -> f32[4,8] {
+  %all-reduce.9 = f32[16,8]{1,0} all-reduce(%p), channel_id=6
+  ROOT %slice.1 = f32[4,8]{1,0} dynamic-slice(%all-reduce.9, %i)
+}
+
+%summed (p: f32[16,8]) -> f32[4,8] {
+  ROOT %fusion.7 = f32[4,8]{1,0:T(8,128)} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.3, metadata={op_name="jit(_update)/while/body/T._run_layers/while/body/dot"}
+}
+
 %done (p: f32[4]) -> f32[4] {
   %all-gather.6 = f32[16]{0} all-gather(%p), channel_id=3, op_name="jit(_update)/while/body/while/body/dot"
 }
@@ -293,12 +302,21 @@ ENTRY %main (p: f32[4]) -> f32[4] {
 def test_collectives_are_counted_by_the_loops_they_stand_in():
   loops = tpu.Loops(layers=3, others=(5, 7), ring=9)
   found = {c.kind: c for c in tpu.collectives(PROGRAM, loops)}
-  assert {*found} == {'all-gather', 'all-reduce', 'collective-permute'}
+  assert {*found} == {
+    'all-gather',
+    'all-reduce',
+    'reduce-scatter',
+    'collective-permute',
+  }
   gather, reduce = found['all-gather'], found['all-reduce']
   # Once in 5 x 7 blocks, though in two pieces, and once outside.
   assert (gather.count, gather.runs) == (2, 36)
   assert gather.total == 36 * 64
   assert (reduce.count, reduce.runs, reduce.total) == (1, 1, 60)
+  # A sum of which each device keeps a quarter, in 5 parts of 3 layers.
+  scatter = found['reduce-scatter']
+  assert (scatter.count, scatter.runs) == (1, 15)
+  assert scatter.total == 15 * 4 * 8 * 4
   # Two that share 8 hops around the ring, in 5 parts of 3 layers.
   permute = found['collective-permute']
   assert (permute.count, permute.runs) == (2, 15 * 8)
@@ -316,6 +334,7 @@ STEPS = {'train.stage1_steps': 1500, 'train.stage2_steps': 1500}
 
 def test_the_papers_own_settings_warn_of_nothing():
   quiet = {'model.logits_chunk': 100_000, 'sampling.max_prompt_tokens': 512}
+  quiet['sampling.layout'] = 'gathered'
   assert words(**PAPER, **LENGTHS, **STEPS, **quiet) == ''
 
 
