@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,17 @@ import pytest
 import tiny
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from score_jax import decoding, sampler, sharding, tpu
+from score_jax import config as config_lib
+from score_jax import (
+  data,
+  decoding,
+  job,
+  phase,
+  rollout,
+  sampler,
+  sharding,
+  tpu,
+)
 from score_jax.decoding import Decoding
 from score_jax.models import lora, narrow, weights
 from score_jax.models.transformer import Cache
@@ -152,11 +163,9 @@ def widened(made):
       continue
     scale = flat.get((*module, f'{name}_scale'))
     if scale is not None:
-      first = 1 if module else 0  # Kernels have an axis of layers.
       inputs = lora.PROJECTIONS[module[-1]][1] if module else 1
-      axes = range(1, 1 + inputs)
-      x = x.astype(np.float32) * np.expand_dims(scale, tuple(axes))
-      assert x.ndim == scale.ndim + inputs and first >= 0
+      axes = tuple(range(1, 1 + inputs))
+      x = x.astype(np.float32) * np.expand_dims(scale, axes)
     wide[*module, name] = jnp.asarray(x)
   return unflatten_dict(wide)
 
@@ -298,3 +307,70 @@ def test_a_number_that_is_not_finite_is_not_hidden():
   assert not np.isfinite(found[1:3]).all(axis=1).any()
   np.testing.assert_array_equal(found[3], [0, 0])
   assert steps.dtype == jnp.int8
+
+
+def a_job(kept, parts):
+  """Returns a job of four problems, that nobody grades."""
+  model, params = on_mesh((1, 2, 1), unroll=False)
+  config = config_lib.default()
+  with config.unlocked():
+    config.update_from_flattened_dict(
+      {
+        'train.trajectories': 8,
+        'sampling.first_attempts': 2,
+        'sampling.max_tokens': (4, 5),
+        'sampling.parts': parts,
+      }
+    )
+  problems = data.Problems((None,) * 4, *map(np.asarray, PADDED))
+  words = types.SimpleNamespace(
+    end_tokens=(tiny.END,), close=tiny.CLOSE, pad=tiny.PAD
+  )
+  nothing = dict.fromkeys(f.name for f in dataclasses.fields(job.Job))
+  mine = {
+    'config': config,
+    'mesh': model.execution.mesh,
+    'model': model,
+    'decoding': kept,
+    'base': params,
+    'tokenizer': words,
+    'instructions': inputs(None)[1],
+    'train': problems,
+  }
+  return job.Job(**(nothing | mine)), params
+
+
+PADDED = (
+  np.asarray([[3, 4, 5], [4, 2, 2], [6, 13, 2], [5, 2, 2]], np.int32),
+  np.asarray([3, 1, 2, 1], np.int32),
+)
+
+
+@pytest.mark.parametrize('offline', [0.0, 0.5])
+def test_one_copy_serves_all_parts_and_is_gone_before_the_update(
+  monkeypatch, offline
+):
+  made, seen = [], []
+
+  def read(sample, problems, parts, grader, words):
+    for place in np.split(np.arange(len(problems)), parts):
+      sample(place)
+      seen.append(in_int8())
+
+  def prepared(self, params):
+    made.append(params)
+    return decoding.make_prepare(self.model, self.decoding)(params)
+
+  def in_int8():
+    return sum(x.nbytes for x in jax.live_arrays() if x.dtype == jnp.int8)
+
+  monkeypatch.setattr(rollout, 'sample_and_read', read)
+  monkeypatch.setattr(job.Job, 'prepared', prepared)
+  here, params = a_job(Decoding('int8', layout='gathered'), parts=2)
+  before = in_int8()
+  phase.sample(here, params, 0, offline)
+  # The policy's, and the base's where its attempts are wanted.
+  assert len(made) == (2 if offline else 1)
+  assert len(seen) == 2
+  assert min(seen) > before
+  assert in_int8() == before

@@ -215,6 +215,78 @@ def test_a_scanned_cache_is_held_twice_and_parts_divide_it():
   assert own() == 2 * own(**{'sampling.parts': 2})
 
 
+def sampled(**changes):
+  moments = estimate.sampling_moments(setup(**changes))
+  return estimate.peak(moments).parts
+
+
+def test_a_narrow_cache_has_a_scale_for_each_head_and_column():
+  sizes = estimate.Sizes(setup(**{'sampling.cache': 'int8'}))
+  # As above, with one byte for a number and a float32 for each 32 of them.
+  assert sizes.cache(8, 17) == 2 * 8 * 17 * (32 + 4) * 2
+
+
+@pytest.mark.parametrize('layout', ['gathered', 'tensor'])
+@pytest.mark.parametrize('rank', [0, 2])
+def test_a_copy_to_sample_from_is_counted_as_it_lies(layout, rank):
+  changes = {'sampling.layout': layout, 'model.lora.rank': rank}
+  made = setup(**changes)
+  kept = programs.device_bytes(programs.sample_program(made).kept)
+  assert sampled(**changes)['copied weights'] == kept
+  (copying,) = estimate.prepare_moments(made)
+  assert copying.parts['copied weights'] == kept
+  state, reference, _ = programs.update_program(made).arguments
+  assert advice.waiting(made) == programs.device_bytes((state, reference))
+  assert estimate.prepare_moments(setup()) == []
+  # All matrices in float32, split over tensor=2, and over fsdp=4 if so laid.
+  matrices = sum(
+    math.prod(x.shape)
+    for x in jax.tree.leaves(programs.sample_program(made).kept)
+    if x.ndim > 2 or x.shape[0] == MODEL.vocab_size
+  )
+  ways = 2 if layout == 'gathered' else 8
+  assert kept == pytest.approx(4 * matrices / ways, rel=0.06)
+
+
+def test_int8_weights_are_a_quarter_of_float32_ones():
+  wide, narrow = (
+    sampled(**{'sampling.layout': 'gathered', 'sampling.weights': weights})
+    for weights in ('same', 'int8')
+  )
+  share = narrow['copied weights'] / wide['copied weights']
+  assert 0.25 < share < 0.28
+
+
+def test_only_weights_that_lie_as_they_are_trained_are_gathered_per_token():
+  cost = {
+    layout: estimate.step_cost(setup(**{'sampling.layout': layout}))
+    for layout in ('train', 'gathered', 'tensor')
+  }
+  moved = {k: v['sample attempts'].network for k, v in cost.items()}
+  # Over fsdp nothing moves; over tensor=2 sums do, in all layouts.
+  sums = 12 * 2 * 8 * MODEL.layers * MODEL.width * 4
+  assert moved['gathered'] == sums
+  assert sums < moved['tensor'] < moved['train']
+  assert 'copy weights' not in cost['train']
+  copy = cost['gathered']['copy weights'].network
+  made = setup(**{'sampling.layout': 'gathered'})
+  kept = programs.device_bytes(programs.sample_program(made).kept)
+  assert copy == kept * 3 / 4
+
+
+def test_weights_are_gathered_where_there_is_room_and_split_where_not():
+  made = setup(**{'sampling.layout': 'auto'})
+  needed = advice.peak(setup(**{'sampling.layout': 'gathered'}), True)
+  assert advice.layout(made, None) == 'gathered'
+  assert advice.layout(made, 1.01 * needed / advice.ROOM) == 'gathered'
+  assert advice.layout(made, 0.99 * needed / advice.ROOM) == 'tensor'
+  assert advice.decided(made, None).decoding.layout == 'gathered'
+  # Nothing to gather, nothing to copy.
+  whole = setup((1, 1, 8), **{'sampling.layout': 'auto'})
+  assert advice.layout(whole, None) == 'train'
+  assert advice.layout(setup(), None) == 'train'
+
+
 def test_less_is_kept_the_more_is_computed_anew():
   def kept(**changes):
     moments = estimate.update_moments(setup(**changes))
@@ -348,10 +420,12 @@ def test_the_papers_own_settings_warn_of_nothing():
     ({'sampling.max_tokens': (512, 300)}, r'last attempt has the least room'),
     ({'sampling.first_attempts': 2}, r'baseline of 1 sibling'),
     ({'model.logits_chunk': 512}, r'gathered anew for each of'),
+    ({'sampling.layout': 'train'}, r'gathers all weights .* to gathered'),
   ],
 )
 def test_what_is_unlike_the_paper_or_costly_is_named(changes, expected):
   plain = {**PAPER, **LENGTHS, **STEPS, 'model.logits_chunk': 100_000}
+  plain['sampling.layout'] = 'gathered'
   assert expected in words(**{**plain, **changes})
 
 
@@ -508,3 +582,35 @@ def test_sampler_and_update_compile_for_a_tpu_that_is_not_here():
     assert compiled.peak > 0
     kinds = {c.kind for c in compiled.collectives}
     assert kinds & {'all-gather', 'collective-permute'}
+
+
+@pytest.mark.skipif(
+  not tpu.is_installed(), reason='libtpu, the compiler for TPUs, is not there'
+)
+def test_weights_that_are_gathered_once_are_gathered_by_no_token():
+  """Compiled for a TPU that is not here: what moves, and what is held."""
+  found = tpu.devices('v5e:2x2')
+  config = settings(
+    **{
+      'model.dtype': 'bfloat16',
+      'sampling.layout': 'gathered',
+      'sampling.weights': 'int8',
+      'limits.logp_gap': 0.1,
+    }
+  )
+  model = dataclasses.replace(MODEL, heads=2, head_dim=128)
+  real = programs.setup(config, model, tpu.mesh((1, 4, 1), found), 4)
+  prepare, sample = (
+    make(real) for make in (programs.prepare_program, programs.sample_program)
+  )
+  copied = tpu.compile_program(prepare, tpu.Loops(2, (), 4))
+  decoded = tpu.compile_program(sample, tpu.Loops(2, (6,), 4))
+  counted = programs.device_bytes(sample.arguments)
+  assert counted <= decoded.arguments <= 1.2 * counted + 64 * 1024
+  moved = {
+    name: sum(c.total for c in made.collectives)
+    for name, made in (('copied', copied), ('decoded', decoded))
+  }
+  size = programs.device_bytes(sample.kept)
+  assert 0.9 * size < moved['copied'] < 1.2 * size
+  assert moved['decoded'] < 0.01 * size
