@@ -13,7 +13,7 @@ from score_jax import estimate, programs
 from score_jax.chips import Slice
 from score_jax.config import ConfigError, REMAT
 from score_jax.decoding import LAYOUTS
-from score_jax.estimate import Efficiency, Sizes
+from score_jax.estimate import Efficiency, Moment, Sizes
 from score_jax.models.transformer import ModelConfig
 from score_jax.programs import Setup
 
@@ -312,13 +312,19 @@ def _first_fit(
 
 def peak(setup: Setup, sampler_alone: bool = False) -> float:
   """Returns the bytes of the busiest moment of a step."""
+  idle = waiting(setup)
   moments = [
-    dataclasses.replace(m, parts=m.parts | {'waiting': waiting(setup)})
-    for m in estimate.sampling_moments(setup)
+    _beside(m, idle - m.parts['parameters'])
+    for m in estimate.prepare_moments(setup)
   ]
+  moments += [_beside(m, idle) for m in estimate.sampling_moments(setup)]
   if not sampler_alone:
     moments += estimate.update_moments(setup)
   return estimate.peak(moments).total
+
+
+def _beside(moment: Moment, idle: float) -> Moment:
+  return dataclasses.replace(moment, parts=moment.parts | {'waiting': idle})
 
 
 def waiting(setup: Setup) -> float:

@@ -111,17 +111,30 @@ def like(model: Transformer, decoding: Decoding, params: Any) -> Any:
 
 def _prepare(model: Transformer, decoding: Decoding, params: Any) -> Any:
   mesh, names = model.execution.mesh, _names(model)
-  laid_out = functools.partial(_laid_out, mesh, names)
-  made, before = {}, jnp.zeros(())
-  for path, x in flatten_dict(params).items():
-    # One after the other: a gathered array is made twice, in two orders, and
-    # together those of all parameters would take as much again.
-    x, _ = jax.lax.optimization_barrier((x, before))
-    for own, leaf in _narrowed(decoding, model.execution.dtype, path, x):
-      # Narrowed where it lies, so that what travels is narrow.
-      leaf = laid_out(own, leaf, sharding.AXES)
-      made[own] = before = laid_out(own, leaf, LAYOUTS[decoding.layout])
-  return unflatten_dict(made)
+  dtype, table = model.execution.dtype, LAYOUTS[decoding.layout]
+
+  def lay(path, x, table):
+    # One layer's array lacks the first of its axes.
+    axes = _axes(names, path)[-x.ndim :]
+    return _laid_out(mesh, axes, x, table)
+
+  def copied(above, tree):
+    made = {}
+    for path, x in flatten_dict(tree).items():
+      for own, leaf in _narrowed(decoding, dtype, (*above, *path), x):
+        # Narrowed where it lies, so that what travels is narrow.
+        leaf = lay(own, lay(own, leaf, sharding.AXES), table)
+        made[own[len(above) :]] = leaf
+    return unflatten_dict(made)
+
+  rest = {name: x for name, x in params.items() if name != 'layers'}
+  # One layer after the other: gathered all at once, they would be held twice.
+  layers = jax.lax.map(lambda one: copied(('layers',), one), params['layers'])
+  layers = jax.tree.map_with_path(
+    lambda path, x: lay(('layers', *(key.key for key in path)), x, table),
+    layers,
+  )
+  return copied((), rest) | {'layers': layers}
 
 
 def _narrowed(decoding, dtype, path, x):
@@ -130,11 +143,11 @@ def _narrowed(decoding, dtype, path, x):
   if path not in _TABLES and name not in _MATRICES:
     yield path, x
     return
-  adapts = name in ('lora_a', 'lora_b')
-  if decoding.weights == 'int8' and not adapts:
-    first = path not in _TABLES  # Of the axes, behind that of the layers.
-    inputs = lora.PROJECTIONS[module[-1]][1] if first else 1
-    x, scale = narrow.quantize(x, tuple(range(1, 1 + inputs)))
+  if decoding.weights == 'int8' and not name.startswith('lora'):
+    inputs = (1,)  # Of a table: the width, which logits sum over.
+    if path not in _TABLES:
+      inputs = tuple(range(lora.PROJECTIONS[module[-1]][1]))
+    x, scale = narrow.quantize(x, inputs)
     yield (*module, f'{name}_scale'), scale
   elif decoding.weights == 'bfloat16':
     x = _at_most(x, 'bfloat16')
@@ -149,10 +162,10 @@ def _at_most(x: jax.Array, dtype: str) -> jax.Array:
   return x.astype(dtype) if wider else x
 
 
-def _laid_out(mesh, names, path, x, table) -> jax.Array:
+def _laid_out(mesh, axes, x, table) -> jax.Array:
   if mesh is None:
     return x
-  spec = sharding.partition(mesh, _axes(names, path), x.shape, table)
+  spec = sharding.partition(mesh, axes, x.shape, table)
   return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 

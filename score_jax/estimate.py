@@ -296,9 +296,13 @@ def prepare_moments(setup: Setup) -> list[Moment]:
   """Returns the moment at which weights are copied; none without a copy."""
   if not setup.decoding.copies:
     return []
+  s = Sizes(setup)
+  gathered = s.gathers and setup.decoding.layout == 'gathered'
   parts = {
     'parameters': device_bytes(prepare_program(setup).kept),
     'copied weights': device_bytes(sample_program(setup).kept),
+    # As it comes from the other devices, in another order.
+    'gathered table': s.table * s.decoding.width * gathered,
   }
   return [Moment('weights', 'copying', parts)]
 

@@ -626,6 +626,12 @@ def describe(job: Job, plans: list[Phase]) -> str:
     f'mesh      {sizes} on {jax.device_count()} '
     f'{jax.devices()[0].platform} devices'
   )
+  if job.decoding != decoding.Decoding():
+    kept = job.decoding
+    lines.append(
+      f'sampling  weights {kept.weights}, cache {kept.cache}, layout '
+      f'{kept.layout}'
+    )
   lines.append(f'memory    {_memory(job, rows, longest)}')
   return '\n'.join(lines)
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from score_jax import config as config_lib
-from score_jax import estimate, tpu
+from score_jax import advice, estimate, tpu
 from score_jax.chips import GIB
 from score_jax.estimate import Efficiency, Sizes
 from score_jax.planning import Plan
@@ -143,7 +143,7 @@ def _memory(plan: Plan) -> Iterator[str]:
         yield _row('', f'{size / GIB:8.2f}  {part}')
     if name == 'sampler':
       yield _row('', f'{plan.waiting / GIB:8.2f}  waiting, not counted above')
-  needed = max(peaks['sampler'].total + plan.waiting, peaks['update'].total)
+  needed = advice.peak(plan.setup)
   share = ''
   if plan.target:
     memory = plan.target.chip.memory * plan.target.devices
