@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
-from score_jax import config as config_lib
 from score_jax import advice, estimate, tpu
+from score_jax import config as config_lib
 from score_jax.chips import GIB
 from score_jax.estimate import Efficiency, Sizes
 from score_jax.planning import Plan
