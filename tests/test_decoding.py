@@ -77,7 +77,7 @@ def assert_alike(found, expected):
 @pytest.mark.parametrize('layout', ['gathered', 'tensor'])
 @pytest.mark.parametrize(
   ('shape', 'unroll'),
-  [((1, 8, 1), False), ((2, 2, 2), False), ((1, 4, 2), True)],
+  [((2, 2, 2), False), ((1, 8, 1), True)],
 )
 def test_every_layout_samples_what_the_layout_of_training_samples(
   shape, unroll, layout
@@ -98,10 +98,9 @@ def adapted(model, params):
   return lora.bind(params, own, ADAPTER)
 
 
-@pytest.mark.parametrize('layout', ['gathered', 'tensor'])
-def test_an_adapter_is_laid_out_beside_what_it_adapts(layout):
+def test_an_adapter_is_laid_out_beside_what_it_adapts():
   model, params = on_mesh((1, 4, 2), unroll=False)
-  bound, kept = adapted(model, params), Decoding(layout=layout)
+  bound, kept = adapted(model, params), Decoding(layout='tensor')
   assert_alike(sample(model, bound, kept), sample(model, bound, Decoding()))
 
 
@@ -187,38 +186,48 @@ def test_int8_products_are_those_of_the_numbers_they_stand_for(config, adapts):
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_int8_logits_are_off_by_what_half_a_step_of_every_weight_can_do():
-  """To first order: the sum over weights of |d logit / d weight| step / 2."""
-  params = tiny.params_of(MODEL)
-  made = decoding.make_prepare(MODEL, Decoding('int8'))(params)
-  flat = flatten_dict(made)
-  half = {}
+def half_steps(params, made):
+  """Returns {path: the most that int8 takes each number off by}."""
+  flat, half = flatten_dict(made), {}
   for path, x in flatten_dict(params).items():
     *module, name = path
     scale = flat.get((*module, f'{name}_scale'))
     if scale is None:
-      half[path] = jnp.zeros_like(x)
+      half[path] = np.zeros(x.shape)
       continue
     inputs = lora.PROJECTIONS[module[-1]][1] if module else 1
     axes = tuple(range(1, 1 + inputs))
-    half[path] = jnp.broadcast_to(jnp.expand_dims(scale, axes) / 2, x.shape)
-    off = np.abs(np.asarray(flatten_dict(widened(made))[path]) - x)
-    assert np.all(off <= half[path] * (1 + 1e-4))
+    half[path] = np.broadcast_to(np.expand_dims(scale, axes) / 2, x.shape)
+  return half
+
+
+def test_int8_logits_are_off_by_what_roundings_of_weights_do_to_them():
+  """Each by less than half a step; the logits, to first order, by their sum.
+
+  At most it is the sum over weights of |d logit / d weight| step / 2. Roundings
+  that are independent, and spread evenly, give a standard deviation: the root
+  of the sum of (d logit / d weight)^2 step^2 / 12.
+  """
+  params = tiny.params_of(MODEL)
+  made = decoding.make_prepare(MODEL, Decoding('int8'))(params)
+  half, wide = half_steps(params, made), flatten_dict(widened(made))
+  for path, x in flatten_dict(params).items():
+    off = np.abs(np.asarray(wide[path]) - np.asarray(x))
+    assert np.all(off <= half[path] * (1 + 1e-4)), path
   row = TOKENS[:1]
   slope = jax.jit(jax.jacrev(lambda p: tiny.logits_of(MODEL, p, row)[0, -1]))
-  bound = sum(
-    jnp.sum(jnp.abs(s) * h, axis=tuple(range(1, s.ndim)))
-    for s, h in zip(
-      map(flatten_dict(slope(params)).get, half), half.values(), strict=True
-    )
-  )
-  off = jnp.abs(
-    tiny.logits_of(MODEL, made, row) - tiny.logits_of(MODEL, params, row)
-  )[0, -1]
-  assert np.all(off <= bound)
-  # Roundings are as often up as down, so they do far less than they could.
-  assert np.all(off <= 0.2 * bound)
-  assert np.max(off) > 1e-3
+  slopes = flatten_dict(slope(params))
+  most, square = np.zeros(CONFIG.vocab_size), np.zeros(CONFIG.vocab_size)
+  for path, step in half.items():
+    each = np.abs(np.asarray(slopes[path])) * step[None]
+    axes = tuple(range(1, each.ndim))
+    most += each.sum(axes)
+    square += np.square(each).sum(axes) / 3
+  found, exact = (tiny.logits_of(MODEL, p, row)[0, -1] for p in (made, params))
+  off = np.abs(np.asarray(found) - np.asarray(exact))
+  assert np.all(off <= most)
+  assert np.all(off <= 4 * np.sqrt(square))
+  assert np.max(off) > 0.01
 
 
 def stepwise(model, ready, tokens, prompt):
@@ -240,8 +249,9 @@ def stepwise(model, ready, tokens, prompt):
   return jnp.take_along_axis(logp, tokens[0, prompt:, None], axis=-1)[:, 0]
 
 
-@pytest.mark.parametrize('unroll', [True, False])
-@pytest.mark.parametrize('cache', ['same', 'bfloat16', 'int8'])
+@pytest.mark.parametrize(
+  ('cache', 'unroll'), [('same', True), ('bfloat16', False), ('int8', True)]
+)
 def test_recorded_log_probabilities_are_those_of_the_copy_that_drew(
   cache, unroll
 ):
