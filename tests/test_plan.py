@@ -238,14 +238,18 @@ def test_a_copy_to_sample_from_is_counted_as_it_lies(layout, rank):
   state, reference, _ = programs.update_program(made).arguments
   assert advice.waiting(made) == programs.device_bytes((state, reference))
   assert estimate.prepare_moments(setup()) == []
-  # All matrices in float32, split over tensor=2, and over fsdp=4 if so laid.
-  matrices = sum(
-    math.prod(x.shape)
-    for x in jax.tree.leaves(programs.sample_program(made).kept)
-    if x.ndim > 2 or x.shape[0] == MODEL.vocab_size
-  )
-  ways = 2 if layout == 'gathered' else 8
-  assert kept == pytest.approx(4 * matrices / ways, rel=0.06)
+
+
+def test_copied_weights_are_split_as_their_layout_says():
+  for layout, ways in (('gathered', 2), ('tensor', 8)):
+    made = setup(**{'sampling.layout': layout})
+    kept = programs.sample_program(made).kept
+    tables = [kept['embedding'], *jax.tree.leaves(kept['layers'])]
+    # Of kernels [L, in, out] and the table; norms are [L, D].
+    matrices = sum(math.prod(x.shape) for x in tables if x.shape[-1] > 1)
+    norms = sum(math.prod(x.shape) for x in tables if x.shape == (2, 128))
+    one = 4 * (matrices - norms) / ways + 4 * (norms + 128)
+    assert programs.device_bytes(kept) == one
 
 
 def test_int8_weights_are_a_quarter_of_float32_ones():
@@ -420,7 +424,7 @@ def test_the_papers_own_settings_warn_of_nothing():
     ({'sampling.max_tokens': (512, 300)}, r'last attempt has the least room'),
     ({'sampling.first_attempts': 2}, r'baseline of 1 sibling'),
     ({'model.logits_chunk': 512}, r'gathered anew for each of'),
-    ({'sampling.layout': 'train'}, r'gathers all weights .* to gathered'),
+    ({'sampling.layout': 'train'}, r'over mesh.fsdp=4; set it to gathered'),
   ],
 )
 def test_what_is_unlike_the_paper_or_costly_is_named(changes, expected):
