@@ -178,7 +178,7 @@ def _compile(setup: Setup) -> dict[str, Any]:
     'update': (programs.update_program, (*outer, blocks)),
   }
   if setup.decoding.copies:
-    made = {'weights': (programs.prepare_program, ())} | made
+    made = {'weights': (programs.prepare_program, (layers,))} | made
   found = {}
   for name, (program, others) in made.items():
     print(f'compiling the {name} ...', file=sys.stderr, flush=True)

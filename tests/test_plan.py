@@ -607,7 +607,7 @@ def test_weights_that_are_gathered_once_are_gathered_by_no_token():
   prepare, sample = (
     make(real) for make in (programs.prepare_program, programs.sample_program)
   )
-  copied = tpu.compile_program(prepare, tpu.Loops(2, (), 4))
+  copied = tpu.compile_program(prepare, tpu.Loops(2, (2,), 4))
   decoded = tpu.compile_program(sample, tpu.Loops(2, (6,), 4))
   counted = programs.device_bytes(sample.arguments)
   assert counted <= decoded.arguments <= 1.2 * counted + 64 * 1024
