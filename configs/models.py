@@ -76,6 +76,7 @@ def apply(config: ConfigDict, model: Model) -> None:
   config.model.dtype = 'bfloat16'
   config.model.reference_dtype = 'bfloat16'
   config.limits.logp_gap = 0.05  # bfloat16 rounds; in float32 it is 1e-5.
+  config.sampling.layout = 'auto'  # By the slice's memory.
   config.task.chat = 'on'
   config.mesh.fsdp, config.mesh.tensor = model.fsdp, model.tensor
   rows = config.train.trajectories

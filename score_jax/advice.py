@@ -12,7 +12,8 @@ from score_jax import config as config_lib
 from score_jax import estimate, programs
 from score_jax.chips import Slice
 from score_jax.config import ConfigError, REMAT
-from score_jax.estimate import Efficiency, Sizes
+from score_jax.decoding import LAYOUTS
+from score_jax.estimate import Efficiency, Moment, Sizes
 from score_jax.models.transformer import ModelConfig
 from score_jax.programs import Setup
 
@@ -60,6 +61,7 @@ def warnings(setup: Setup, peak: float, memory: float | None) -> list[str]:
     *_groups(config),
     *_lengths(config),
     *_layout(setup),
+    *_decoding(setup, memory),
   ]
 
 
@@ -138,6 +140,49 @@ def _layout(setup: Setup) -> Iterator[str]:
     )
 
 
+def _decoding(setup: Setup, memory: float | None) -> Iterator[str]:
+  sizes = Sizes(setup)
+  if sizes.gathers and setup.decoding.layout == 'train':
+    better = _with_layout(setup, 'auto')
+    yield (
+      'sampling.layout=train: every token gathers all weights over mesh.fsdp='
+      f'{sizes.mesh["fsdp"]}; set it to {layout(better, memory)}'
+    )
+
+
+def layout(setup: Setup, memory: float | None) -> str:
+  """Returns where the weights lie while they sample, 'auto' decided.
+
+  Whole over fsdp if that fits, for then no token waits for another device;
+  else split over it. Without fsdp they lie as they are trained.
+
+  Args:
+    setup: what is planned.
+    memory: bytes of a device; None where nothing is known of it.
+  """
+  chosen = setup.config.sampling.layout
+  if chosen != 'auto':
+    return chosen
+  if not Sizes(setup).gathers:
+    return 'train'
+  gathered = _with_layout(setup, 'gathered')
+  if memory is None or peak(gathered, sampler_alone=True) <= ROOM * memory:
+    return 'gathered'
+  return 'tensor'
+
+
+def decided(setup: Setup, memory: float | None) -> Setup:
+  """Returns what is planned with `layout` in its settings."""
+  return _with_layout(setup, layout(setup, memory))
+
+
+def _with_layout(setup: Setup, name: str) -> Setup:
+  config = setup.config.copy_and_resolve_references()
+  with config.unlocked():
+    config.sampling.layout = name
+  return dataclasses.replace(setup, config=config)
+
+
 def _size(model: ModelConfig, name: str) -> int:
   """Returns one of the sizes that the tensor axis splits."""
   return dataclasses.asdict(model)[name]
@@ -150,6 +195,7 @@ class Proposal:
   mesh: tuple[int, int, int]
   remat: str
   accumulation: int
+  layout: str  # Of the weights while they sample.
   parts: int  # Of a batch when it is sampled.
   peak: float  # Bytes of a device.
   seconds: float  # Of a step.
@@ -162,7 +208,8 @@ class Proposal:
     )
     return (
       f'{mesh} model.remat={self.remat} '
-      f'train.accumulation={self.accumulation} sampling.parts={self.parts}'
+      f'train.accumulation={self.accumulation} '
+      f'sampling.layout={self.layout} sampling.parts={self.parts}'
     )
 
 
@@ -180,16 +227,29 @@ def proposals(
   room = ROOM * target.chip.memory
   found = []
   for mesh in _meshes(setup, devices):
-    sampled = _first_fit(setup, mesh, room, _sampler_changes(setup))
-    if sampled is None:
-      continue
-    parts = sampled.config.sampling.parts
-    for remat in REMAT:
-      changes = _update_changes(setup, remat, parts)
+    # Each half of a step has settings of its own: the best of both go together.
+    sampled = [
+      _first_fit(setup, mesh, room, _sampler_changes(setup, name))
+      for name in LAYOUTS
+      if mesh[1] > 1 or name == 'train'
+    ]
+    sampled = [fit.config.sampling for fit in sampled if fit is not None]
+    for remat in REMAT if sampled else ():
+      changes = _update_changes(setup, remat, sampled[0])
       fit = _first_fit(setup, mesh, room, changes)
       if fit is not None:
-        found.append(_proposal(fit, mesh, target, efficiency))
+        found += [
+          _proposal(_sampling_as(fit, s), mesh, target, efficiency)
+          for s in sampled
+        ]
   return sorted(found, key=lambda p: p.seconds)
+
+
+def _sampling_as(setup: Setup, sampling: ConfigDict) -> Setup:
+  changed = _with_layout(setup, sampling.layout)
+  with changed.config.unlocked():
+    changed.config.sampling.parts = sampling.parts
+  return changed
 
 
 def _meshes(setup: Setup, devices: int) -> Iterator[tuple[int, int, int]]:
@@ -199,17 +259,20 @@ def _meshes(setup: Setup, devices: int) -> Iterator[tuple[int, int, int]]:
       yield 1, devices // tensor, tensor
 
 
-def _sampler_changes(setup: Setup) -> Iterator[dict]:
+def _sampler_changes(setup: Setup, name: str) -> Iterator[dict]:
   each = config_lib.samples_per_problem(setup.config)
   for parts in _divisors(setup.config.train.trajectories // each):
-    yield {'sampling.parts': parts}
+    yield {'sampling.parts': parts, 'sampling.layout': name}
 
 
-def _update_changes(setup: Setup, remat: str, parts: int) -> Iterator[dict]:
+def _update_changes(
+  setup: Setup, remat: str, sampling: ConfigDict
+) -> Iterator[dict]:
   each = config_lib.samples_per_problem(setup.config)
   for accumulation in _divisors(setup.config.train.trajectories // each):
     yield {
-      'sampling.parts': parts,
+      'sampling.parts': sampling.parts,
+      'sampling.layout': sampling.layout,
       'train.accumulation': accumulation,
       'model.remat': remat,
     }
@@ -249,18 +312,26 @@ def _first_fit(
 
 def peak(setup: Setup, sampler_alone: bool = False) -> float:
   """Returns the bytes of the busiest moment of a step."""
+  idle = waiting(setup)
   moments = [
-    dataclasses.replace(m, parts=m.parts | {'waiting': waiting(setup)})
-    for m in estimate.sampling_moments(setup)
+    _beside(m, idle - m.parts['parameters'])
+    for m in estimate.prepare_moments(setup)
   ]
+  moments += [_beside(m, idle) for m in estimate.sampling_moments(setup)]
   if not sampler_alone:
     moments += estimate.update_moments(setup)
   return estimate.peak(moments).total
 
 
+def _beside(moment: Moment, idle: float) -> Moment:
+  return dataclasses.replace(moment, parts=moment.parts | {'waiting': idle})
+
+
 def waiting(setup: Setup) -> float:
   """Returns the bytes that stay on a device while it samples, unused."""
   state, reference, _ = programs.update_program(setup).arguments
+  if setup.decoding.copies:  # None of them samples.
+    return programs.device_bytes((state, reference))
   used = programs.device_bytes(programs.sample_program(setup).kept)
   return programs.device_bytes((state, reference)) - used
 
@@ -270,6 +341,7 @@ def _proposal(setup, mesh, target, efficiency) -> Proposal:
     mesh,
     setup.config.model.remat,
     setup.config.train.accumulation,
+    setup.config.sampling.layout,
     setup.config.sampling.parts,
     peak(setup),
     estimate.step_seconds(setup, target.chip, efficiency),

@@ -28,6 +28,9 @@ FREE = (
   'model.unroll',
   'model.logits_chunk',
   'model.reference_on_host',
+  'sampling.grow',
+  'sampling.compact',
+  'sampling.layout',
   'pretrain.',
   'table.',
 )

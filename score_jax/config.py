@@ -31,6 +31,13 @@ REMAT = ('none', 'block', 'products')
 PROJECTIONS = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
 CHAT = ('auto', 'on', 'off')
 LONG_PROMPTS = ('refuse', 'drop')
+KEPT = ('same', 'bfloat16', 'int8')
+LAYOUTS = ('train', 'gathered', 'tensor', 'auto')
+
+
+# Below that, limits.logp_gap stops runs whose weights or cache are rounded so
+# (docs/plan.md has the gaps that were measured).
+ROUNDED_GAP = {'same': 0.0, 'bfloat16': 0.01, 'int8': 0.05}
 
 
 class ConfigError(ValueError):
@@ -135,6 +142,14 @@ def _sampling() -> ConfigDict:
   # Shares of the rows, falling: once no more than that are alive, they alone
   # are decoded. Each compiles a loop, and takes memory for their caches.
   c.compact = (1.0,)  # All rows, always.
+  # How the model is kept while it samples, in evaluations too (docs/plan.md).
+  # 'same' is as model.dtype has it. What is narrower samples from another
+  # policy than the update scores: logp_gap_mean of a step says how far apart.
+  c.weights = 'same'  # Of the matrices, one of KEPT.
+  c.cache = 'same'  # Of keys and values, one of KEPT.
+  # Where the weights lie meanwhile, one of LAYOUTS; no number changes but in
+  # rounding. 'auto' is 'gathered' where the plan finds room, else 'tensor'.
+  c.layout = 'train'
   return c
 
 
@@ -665,6 +680,7 @@ def _check_sampling(config: ConfigDict) -> None:
     'sampling.top_k must be at least 0 and sampling.top_p in (0, 1]; got '
     f'{sampling.top_k} and {sampling.top_p}.',
   )
+  _check_decoding(config)
   cut = sampling.top_k > 0 or sampling.top_p < 1
   _refuse(
     cut and not sampling.score_truncated,
@@ -686,6 +702,21 @@ def _check_sampling(config: ConfigDict) -> None:
     f'method.baseline={baseline} needs sampling.first_attempts of at least '
     f'2; got {sampling.first_attempts}.',
   )
+
+
+def _check_decoding(config: ConfigDict) -> None:
+  sampling, limit = config.sampling, config.limits.logp_gap
+  _one_of('sampling.weights', sampling.weights, KEPT)
+  _one_of('sampling.cache', sampling.cache, KEPT)
+  _one_of('sampling.layout', sampling.layout, LAYOUTS)
+  for name in ('weights', 'cache'):
+    _refuse(
+      sampling[name] != config.model.dtype
+      and limit < ROUNDED_GAP[sampling[name]],
+      f'sampling.{name}={sampling[name]!r} rounds what samples, and '
+      f'limits.logp_gap={limit:g} would stop the run for it; set '
+      f"limits.logp_gap=0.1, or sampling.{name}='same'.",
+    )
 
 
 def _check_batch(config: ConfigDict, mesh: tuple[int, int, int]) -> None:

@@ -23,10 +23,12 @@ from jax import numpy as jnp
 from score_jax import config as config_lib
 from score_jax import reading
 from score_jax.chips import Chip
+from score_jax.decoding import SAME
 from score_jax.programs import (
   adapter,
   columns,
   device_bytes,
+  prepare_program,
   sample_program,
   Setup,
   update_program,
@@ -85,6 +87,15 @@ class Moment:
   def total(self) -> float:
     """Returns the sum of all parts."""
     return sum(self.parts.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+  """How weights lie where products read them."""
+
+  width: int  # Bytes of a number.
+  gathered: bool  # Over fsdp, for each use.
+  parts: int = 1  # Over fsdp, that stay where they are while rows travel.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +160,27 @@ class Sizes:
   def gathers(self) -> bool:
     """Returns whether parameters are gathered before they are used."""
     return self.mesh['fsdp'] > 1
+
+  @property
+  def kernels(self) -> Kernels:
+    """Returns how the weights lie while they train."""
+    return Kernels(self.act, self.gathers)
+
+  @property
+  def decoding(self) -> Kernels:
+    """Returns how the weights lie while they sample."""
+    kept, ways = self.setup.decoding, self.mesh['fsdp']
+    return Kernels(
+      self._kept(kept.weights),
+      self.gathers and kept.layout == 'train',
+      ways if kept.layout == 'tensor' else 1,
+    )
+
+  def _kept(self, dtype: str) -> int:
+    """Returns the bytes of a number of a weight or a cache that samples."""
+    return (
+      self.act if dtype == SAME else min(jnp.dtype(dtype).itemsize, self.act)
+    )
 
   @property
   def problems(self) -> int:
@@ -234,9 +266,10 @@ class Sizes:
 
   def cache(self, rows: int, slots: int) -> float:
     """Returns the bytes of keys and values of all layers."""
-    c = self.setup.model.config
-    width = 2 * self.tensor(c.kv_heads) * c.head_dim
-    return c.layers * rows * slots * width * self.act
+    c, dtype = self.setup.model.config, self.setup.decoding.cache
+    scale = 4 if dtype == 'int8' else 0
+    head = c.head_dim * self._kept(dtype) + scale
+    return c.layers * rows * slots * 2 * self.tensor(c.kv_heads) * head
 
   def scores(self, rows: int, queries: int, keys: int) -> float:
     """Returns the bytes of one layer's attention scores, float32."""
@@ -258,13 +291,16 @@ def sampling_moments(setup: Setup) -> list[Moment]:
   """Returns the moments of the sampler at which its memory may peak."""
   s, config = Sizes(setup), setup.config
   model, prompt = setup.model.config, config.sampling.max_prompt_tokens
-  params = s.own * s.act
+  copies, kernels = setup.decoding.copies, s.decoding
+  params = s.own * s.act * (s.casts and not adapter(config) and not copies)
   common = {
-    'parameters': device_bytes(sample_program(setup).kept),
-    'parameters as used': params if s.casts and not adapter(config) else 0.0,
+    'copied weights' if copies else 'parameters': device_bytes(
+      sample_program(setup).kept
+    ),
+    'parameters as used': params,
     'prompt cache': s.cache(s.problems, prompt),
   }
-  gathered = {'gathered layers': 2 * s.layer * s.act * s.gathers}
+  gathered = {'gathered layers': 2 * s.layer * kernels.width * kernels.gathered}
   own = {'own cache': s.cache(s.sampled, s.slots)}
   # While the keys grow the values wait, and the other way round.
   before = s.slots - s.pieces[-1][0]
@@ -278,7 +314,7 @@ def sampling_moments(setup: Setup) -> list[Moment]:
     'growing the cache': {'own cache': growing},
     'drawing a token': own
     | {
-      'gathered table': s.table * s.act * s.gathers,
+      'gathered table': s.table * kernels.width * kernels.gathered,
       'logits': 3 * s.sampled * s.tensor(model.vocab_size) * 4,
     },
   }
@@ -287,10 +323,29 @@ def sampling_moments(setup: Setup) -> list[Moment]:
 
 def _reading(s: Sizes, rows: int, queries: int, keys: int) -> dict[str, float]:
   """Returns what one layer's pass over several columns adds."""
+  parts = s.decoding.parts
+  met = parts * rows * queries * s.setup.model.config.width * (parts > 1)
   return {
     'attention scores': 2 * s.scores(rows, queries, keys),
     'MLP': 3 * s.mlp(rows, queries) * s.act,
+    # As products read them, and in float32 as they are summed up.
+    'rows of other devices': met * (s.act + 4),
   }
+
+
+def prepare_moments(setup: Setup) -> list[Moment]:
+  """Returns the moment at which weights are copied; none without a copy."""
+  if not setup.decoding.copies:
+    return []
+  s = Sizes(setup)
+  gathered = s.gathers and setup.decoding.layout == 'gathered'
+  parts = {
+    'parameters': device_bytes(prepare_program(setup).kept),
+    'copied weights': device_bytes(sample_program(setup).kept),
+    # As it comes from the other devices, in another order.
+    'gathered table': s.table * s.decoding.width * gathered,
+  }
+  return [Moment('weights', 'copying', parts)]
 
 
 def update_moments(setup: Setup) -> list[Moment]:
@@ -374,26 +429,41 @@ def peak(moments: list[Moment]) -> Moment:
   return max(moments, key=lambda moment: moment.total)
 
 
-def layers_cost(s: Sizes, tokens: float, keys: float) -> Cost:
+def layers_cost(s: Sizes, tokens: float, keys: float, kernels: Kernels) -> Cost:
   """Returns the cost of all layers over a device's tokens, without logits.
 
   Args:
     s: sizes.
     tokens: that a device's rows have.
     keys: that each of them attends to, masked ones counted.
+    kernels: how the weights lie.
   """
   c = s.setup.model.config
   weights = s.layer * c.layers
+  moved = weights * kernels.width
   heads = s.tensor(c.heads) * c.head_dim
   inside = 6 * c.width * s.summed + (4 * heads + 4 * s.tensor(c.mlp)) * s.act
   scores = tokens * keys * s.tensor(c.heads) * 4
   return Cost(
     2 * tokens * weights + 4 * tokens * keys * heads * c.layers,
-    weights * s.act * (2 if s.gathers else 1)
+    moved * (2 if kernels.gathered else 1) / kernels.parts
     + c.layers * (tokens * inside + 4 * scores),
-    _received(weights * s.act, s.mesh['fsdp'])
+    _received(moved, s.mesh['fsdp']) * kernels.gathered
+    + _travels(s, tokens, kernels.parts) * c.layers
     + _reduced(2 * c.layers * tokens * c.width * s.summed, s.mesh['tensor']),
   )
+
+
+def _travels(s: Sizes, tokens: float, parts: int) -> float:
+  """Returns the bytes received for rows that go to one layer's weights.
+
+  Attention and MLP each read the rows of all devices and give back sums in
+  float32; queries, keys, values and what attention gives change places.
+  """
+  c = s.setup.model.config
+  heads = 2 * (s.tensor(c.heads) + s.tensor(c.kv_heads)) * c.head_dim
+  rows = 2 * tokens * c.width * (s.act + 4) * (parts - 1)
+  return rows + _received(tokens * heads * s.act, parts)
 
 
 def _received(size: float, ways: int) -> float:
@@ -406,15 +476,33 @@ def _reduced(size: float, ways: int) -> float:
   return 2 * _received(size, ways)
 
 
-def head_cost(s: Sizes, tokens: float) -> Cost:
+def head_cost(s: Sizes, tokens: float, kernels: Kernels) -> Cost:
   """Returns the cost of a device's logits, forward."""
-  c = s.setup.model.config
-  logits = tokens * s.tensor(c.vocab_size)
+  c, parts = s.setup.model.config, kernels.parts
+  logits, moved = tokens * s.tensor(c.vocab_size), s.table * kernels.width
+  rows = tokens * c.width * s.act * (parts - 1)
   return Cost(
     2 * tokens * s.table,
-    s.table * s.act * (2 if s.gathers else 1) + 3 * logits * 4,
-    _received(s.table * s.act, s.mesh['fsdp']),
+    moved * (2 if kernels.gathered else 1) / parts + 3 * logits * 4,
+    _received(moved, s.mesh['fsdp']) * kernels.gathered
+    + rows
+    + _received(logits * 4, parts),
   )
+
+
+def prepare_cost(setup: Setup) -> dict[str, Cost]:
+  """Returns the cost of copying the weights, once a step, if they are."""
+  if not setup.decoding.copies:
+    return {}
+  s, ways = Sizes(setup), Sizes(setup).mesh['fsdp']
+  copied = device_bytes(sample_program(setup).kept)
+  moves = setup.decoding.layout != 'train'
+  read = device_bytes(prepare_program(setup).kept)
+  return {
+    'copy weights': Cost(
+      4 * s.own, read + 2 * copied, _received(copied, ways) * moves
+    )
+  }
 
 
 def sampling_cost(setup: Setup) -> dict[str, Cost]:
@@ -424,16 +512,18 @@ def sampling_cost(setup: Setup) -> dict[str, Cost]:
   between = (config.turns - 1) * parts
   queries = s.sampled * (setup.instruction + 2)
   keys = s.slots + prompt
+  kernels = s.decoding
   # A scan over layers reads the cache, writes it whole, and reads it again.
   reads = 1 if config.model.unroll else 3
   attempts = Cost(0, 0, 0)
   for tokens, own in s.pieces:
-    one = layers_cost(s, s.sampled, own + prompt) + head_cost(s, s.sampled)
+    one = layers_cost(s, s.sampled, own + prompt, kernels)
+    one += head_cost(s, s.sampled, kernels)
     cached = reads * s.cache(s.sampled, own) + s.cache(s.problems, prompt)
     attempts += (one + Cost(0, cached, 0)).times(tokens * parts)
-  read = layers_cost(s, s.problems * prompt, prompt).times(parts)
+  read = layers_cost(s, s.problems * prompt, prompt, kernels).times(parts)
   return {
-    'prompts': read + layers_cost(s, queries, keys).times(between),
+    'prompts': read + layers_cost(s, queries, keys, kernels).times(between),
     'attempts': attempts,
   }
 
@@ -442,13 +532,13 @@ def update_cost(setup: Setup) -> dict[str, Cost]:
   """Returns the cost of one update."""
   s, config = Sizes(setup), setup.config
   parts, whole = config.train.accumulation, adapter(config) is None
-  forward = layers_cost(s, s.learned * s.queries, s.length)
+  forward = layers_cost(s, s.learned * s.queries, s.length, s.kernels)
   if s.prompts:
     prompt = config.sampling.max_prompt_tokens
-    forward += layers_cost(s, s.prompts * prompt, prompt)
+    forward += layers_cost(s, s.prompts * prompt, prompt, s.kernels)
   again = {'none': 0, 'products': 0.3, 'block': 1}[config.model.remat]
   blocks = math.ceil(s.scored / s.block)
-  head = head_cost(s, s.learned * s.block)
+  head = head_cost(s, s.learned * s.block, s.kernels)
   gradient = _elements(setup.trained) * 4
   layers = 3 + again  # The reference's, the policy's, twice that backward.
   backward = forward.times(layers - 1) if whole else forward.times(1 + again)
@@ -488,7 +578,7 @@ def _head_backward(s: Sizes, whole: bool) -> Cost:
 def step_cost(setup: Setup) -> dict[str, Cost]:
   """Returns the cost of each phase of a step."""
   sampled = {f'sample {k}': v for k, v in sampling_cost(setup).items()}
-  return sampled | update_cost(setup)
+  return prepare_cost(setup) | sampled | update_cost(setup)
 
 
 def step_seconds(setup: Setup, chip: Chip, efficiency: Efficiency) -> float:

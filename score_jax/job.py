@@ -19,10 +19,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from score_jax import (
+  advice,
   checkpoint,
   data,
+  decoding,
   grading,
   processes,
+  programs,
   sampler,
   sharding,
   tasks,
@@ -96,6 +99,7 @@ class Job:
   stop: Stop
   mesh: jax.sharding.Mesh
   model: transformer.Transformer
+  decoding: decoding.Decoding  # How the model is kept while it samples.
   base: Any  # Parameters of the frozen reference.
   base_hash: str
   tokenizer: tokenizer.Tokenizer
@@ -140,8 +144,24 @@ class Job:
     return lora.init(key, self.policy_like())
 
   def bound(self, params: Any) -> Any:
-    """Returns what the samplers take, of what is trained."""
+    """Returns the policy's parameters, of what is trained."""
     return lora.bind(self.base, params, adapter(self.config))
+
+  def prepared(self, params: Any) -> Any:
+    """Returns what samplers take: parameters, or a copy to sample from.
+
+    One for a whole rollout or evaluation, whose memory is free when nobody
+    holds it any more.
+
+    Args:
+      params: of the model, an adapter bound to them if there is one.
+    """
+    return decoding.make_prepare(self.model, self.decoding)(params)
+
+  @functools.cached_property
+  def decoder(self) -> transformer.Transformer:
+    """Returns the model as samplers run it."""
+    return decoding.decoder(self.model, self.decoding)
 
   def sampling(self, turns: int, first: int, second: int, policy: Policy):
     """Returns what a sampler of the first `turns` turns is compiled from."""
@@ -168,7 +188,7 @@ class Job:
     plain = self.sampling(1, 1, 1, Policy(0.0))
     return tuple(
       sampler.make_sampler(
-        self.model, dataclasses.replace(plain, max_tokens=(limit,))
+        self.decoder, dataclasses.replace(plain, max_tokens=(limit,))
       )
       for limit in self._lengths(self.config.turns)
     )
@@ -188,7 +208,7 @@ class Job:
     own = self.config.task.instruction or self.task.instruction
     ids = [self.tokenizer.between(text or own) for text in texts]
     return (
-      sampler.make_sampler(self.model, self.sampling(turns, 1, 1, policy)),
+      sampler.make_sampler(self.decoder, self.sampling(turns, 1, 1, policy)),
       tuple(sharding.put_whole(self.mesh, np.array(i, np.int32)) for i in ids),
     )
 
@@ -199,14 +219,14 @@ class Job:
     sampling = self.sampling(
       self.config.turns, s.first_attempts, s.second_attempts, self.policy
     )
-    return sampler.make_sampler(self.model, sampling)
+    return sampler.make_sampler(self.decoder, sampling)
 
   @functools.cached_property
   def first_attempt_sampler(self) -> sampler.Sample:
     """Returns the sampler of first attempts alone."""
     s = self.config.sampling
     return sampler.make_sampler(
-      self.model, self.sampling(1, s.first_attempts, 1, self.policy)
+      self.decoder, self.sampling(1, s.first_attempts, 1, self.policy)
     )
 
   @property
@@ -220,7 +240,7 @@ class Job:
     """Returns the sampler of evaluations: one attempt per problem and turn."""
     policy = Policy(self.config.eval.temperature)
     return sampler.make_sampler(
-      self.model, self.sampling(self.config.turns, 1, 1, policy)
+      self.decoder, self.sampling(self.config.turns, 1, 1, policy)
     )
 
 
@@ -292,6 +312,7 @@ def setup(
     stop=stop,
     mesh=mesh,
     model=model,
+    decoding=_decoding(config, model, len(ids)),
     base=base,
     base_hash=base_hash,
     tokenizer=words,
@@ -302,6 +323,23 @@ def setup(
     instructions=(between,) * (config.turns - 1),
     **splits,
   )
+
+
+def _decoding(
+  config: ConfigDict, model: transformer.Transformer, instruction: int
+) -> decoding.Decoding:
+  """Returns how the model is kept while it samples, 'auto' decided.
+
+  Args:
+    config: checked settings.
+    model: on its mesh.
+    instruction: tokens between two attempts.
+  """
+  mesh = model.execution.mesh
+  setup = programs.setup(config, model.config, mesh, instruction)
+  stats = jax.local_devices()[0].memory_stats() or {}
+  memory = processes.decide(lambda: stats.get('bytes_limit'))
+  return advice.decided(setup, memory).decoding
 
 
 def _check_alike(
@@ -539,6 +577,12 @@ def describe(job: Job, plans: list[Phase]) -> str:
     f'mesh      {sizes} on {jax.device_count()} '
     f'{jax.devices()[0].platform} devices'
   )
+  if job.decoding != decoding.Decoding():
+    kept = job.decoding
+    lines.append(
+      f'sampling  weights {kept.weights}, cache {kept.cache}, layout '
+      f'{kept.layout}'
+    )
   lines.append(f'memory    {_memory(job, rows, longest)}')
   return '\n'.join(lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -147,17 +148,18 @@ def sample(
   index = job.train.batch(job.config.seed, number, size)
   problems = job.train.take(index)
   key = jax.random.fold_in(job.root_key(), number)
-  bound = job.bound(params)
+  ready = job.prepared(job.bound(params))
+  base = functools.cache(lambda: job.prepared(job.base_on_devices()))
   given = round(offline * size)
 
   def of_part(places: np.ndarray) -> Trajectory:
     part = problems.take(places)
     return job.training_sampler(
-      bound,
+      ready,
       rollout.put_prompts(job.mesh, part, places),
       job.instructions,
       key,
-      _first(job, part, index[places], places < given),
+      _first(job, part, index[places], places < given, base),
     )
 
   return rollout.sample_and_read(
@@ -166,7 +168,11 @@ def sample(
 
 
 def _first(
-  job: Job, problems: data.Problems, index: np.ndarray, given: np.ndarray
+  job: Job,
+  problems: data.Problems,
+  index: np.ndarray,
+  given: np.ndarray,
+  base: Callable[[], Any],
 ) -> FirstAttempts | None:
   """Returns the first attempts that are not sampled now, or None.
 
@@ -179,7 +185,7 @@ def _first(
   return rollout.first_attempts(
     job.mesh,
     job.first_attempt_sampler,
-    job.base_on_devices(),
+    base(),
     rollout.put_prompts(job.mesh, problems, index),
     jax.random.fold_in(job.root_key(), OFFLINE),
     given,
@@ -209,6 +215,7 @@ def greedy_rewards(
   each = samples_per_problem(job.config)
   key = jax.random.fold_in(job.root_key(), GREEDY)  # Greedy: it draws nothing.
   columns, total = [], dict.fromkeys(SAMPLED, 0)
+  ready = job.prepared(job.bound(params))
   for turn, sampler in enumerate(job.greedy_samplers):
     every = 1 if turn else each
     rows = np.arange(0, len(tokens), every)
@@ -217,7 +224,7 @@ def greedy_rewards(
       tokens[rows],
       span[rows, turn, 0],
     )
-    trajectory = sampler(job.bound(params), _contexts(job, problems), (), key)
+    trajectory = sampler(ready, _contexts(job, problems), (), key)
     read = rollout.start_reading(
       trajectory, problems, job.grader, job.tokenizer
     )()

@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
+from score_jax import advice, estimate, tpu
 from score_jax import config as config_lib
-from score_jax import estimate, tpu
 from score_jax.chips import GIB
 from score_jax.estimate import Efficiency, Sizes
 from score_jax.planning import Plan
@@ -117,6 +117,13 @@ def _shapes(plan: Plan) -> Iterator[str]:
     f'{sampling.max_prompt_tokens}], own cache 2 x [{c.layers}, '
     f'{rows // sampling.parts}, {s.slots}, {c.kv_heads}, {c.head_dim}]',
   )
+  kept = plan.setup.decoding
+  copied = 'copied once a step' if kept.copies else 'as they are trained'
+  yield _row(
+    'decoding',
+    f'layout {kept.layout}, weights {kept.weights}, cache {kept.cache}; '
+    f'weights {copied}',
+  )
   prompts = s.prompts * s.shards
   once = f'[{prompts}, {sampling.max_prompt_tokens}] once, ' if prompts else ''
   yield _row(
@@ -140,7 +147,7 @@ def _memory(plan: Plan) -> Iterator[str]:
         yield _row('', f'{size / GIB:8.2f}  {part}')
     if name == 'sampler':
       yield _row('', f'{plan.waiting / GIB:8.2f}  waiting, not counted above')
-  needed = max(peaks['sampler'].total + plan.waiting, peaks['update'].total)
+  needed = advice.peak(plan.setup)
   share = ''
   if plan.target:
     memory = plan.target.chip.memory * plan.target.devices

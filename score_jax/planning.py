@@ -109,18 +109,22 @@ def make(
   config_lib.check(config, count)
   shape = config_lib.mesh_shape(config, count)
   called, numbers = architecture(config, model)
-  mesh = programs.abstract_mesh(shape)
-  setup = programs.setup(config, numbers, mesh, instruction)
+  memory = target.chip.memory * target.devices / count if target else None
+
+  def made(mesh) -> Setup:
+    setup = programs.setup(config, numbers, mesh, instruction)
+    return advice.decided(setup, memory)
+
+  setup = made(programs.abstract_mesh(shape))
   compiled = {}
   if found is not None:
-    real = programs.setup(config, numbers, tpu.mesh(shape, found), instruction)
-    compiled = _compile(real)
-  memory = target.chip.memory * target.devices / count if target else None
+    compiled = _compile(made(tpu.mesh(shape, found)))
   known = Plan(
     model=called,
     setup=setup,
     target=target,
     moments=[
+      *estimate.prepare_moments(setup),
       *estimate.sampling_moments(setup),
       *estimate.update_moments(setup),
     ],
@@ -162,7 +166,7 @@ def _devices(config: ConfigDict, target: Slice | None, found: Any) -> int:
 
 
 def _compile(setup: Setup) -> dict[str, Any]:
-  """Returns what the compiler says of both programs."""
+  """Returns what the compiler says of all programs."""
   sizes, config = Sizes(setup), setup.config
   layers, ring = setup.model.config.layers, sizes.mesh['fsdp']
   parts = config.train.accumulation
@@ -174,6 +178,8 @@ def _compile(setup: Setup) -> dict[str, Any]:
     'sampler': (programs.sample_program, (attempt,)),
     'update': (programs.update_program, (*outer, blocks)),
   }
+  if setup.decoding.copies:
+    made = {'weights': (programs.prepare_program, (layers,))} | made
   found = {}
   for name, (program, others) in made.items():
     print(f'compiling the {name} ...', file=sys.stderr, flush=True)

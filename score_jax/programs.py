@@ -22,7 +22,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from score_jax import config as config_lib
-from score_jax import learner, objective, sampler, sharding
+from score_jax import decoding, learner, objective, sampler, sharding
 from score_jax.models import lora, transformer, weights
 from score_jax.policy import Policy
 from score_jax.trajectory import Trajectory
@@ -51,6 +51,12 @@ class Setup:
   def mesh(self) -> Mesh | AbstractMesh:
     """Returns the mesh that all arguments lie on."""
     return self.model.execution.mesh
+
+  @property
+  def decoding(self) -> decoding.Decoding:
+    """Returns how the model is kept while it samples."""
+    s = self.config.sampling
+    return decoding.Decoding(s.weights, s.cache, s.layout)
 
   @property
   def base(self) -> Any:
@@ -157,13 +163,10 @@ def sample_program(setup: Setup) -> Program:
   )
   between = _whole(setup.mesh, (setup.instruction,), jnp.int32)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  params = setup.trained
-  if adapter(config) is not None:
-    # As lora.bind has it: the base with the adapter's leaves beside its own.
-    both = flatten_dict(setup.reference) | flatten_dict(params)
-    params = unflatten_dict(both)
+  model, kept = setup.model, setup.decoding
+  params = decoding.like(model, kept, _bound(setup))
   return Program(
-    sampler.make_sampler(setup.model, sampling),
+    sampler.make_sampler(decoding.decoder(model, kept), sampling),
     (
       params,
       prompts,
@@ -172,6 +175,22 @@ def sample_program(setup: Setup) -> Program:
     ),
     params,
   )
+
+
+def _bound(setup: Setup) -> Any:
+  """Returns shapes and layout of the policy, as lora.bind has it."""
+  if adapter(setup.config) is None:
+    return setup.trained
+  # The base with the adapter's leaves beside its own.
+  both = flatten_dict(setup.reference) | flatten_dict(setup.trained)
+  return unflatten_dict(both)
+
+
+def prepare_program(setup: Setup) -> Program:
+  """Returns what copies the weights to sample from; there has to be a copy."""
+  params = _bound(setup)
+  prepare = decoding.make_prepare(setup.model, setup.decoding)
+  return Program(prepare, (params,), params)
 
 
 def update_program(setup: Setup) -> Program:

@@ -152,6 +152,11 @@ class _Model:
   def __call__(self, *args):
     return self.module.apply(self.variables, *args)
 
+  def at(self, step: jax.Array) -> _Model:
+    """Returns the decoder for one step of a loop."""
+    dtype = self.module.execution.dtype
+    return _Model(self.module, _held(self.variables, step, dtype))
+
   def unembed(self, hidden: jax.Array) -> jax.Array:
     return self.module.apply(self.variables, hidden, method='unembed')
 
@@ -159,6 +164,22 @@ class _Model:
     """Returns x laid out with its first dimension split as rows."""
     axes = ('batch',) + (None,) * (x.ndim - 1)
     return sharding.constrain(self.module.execution.mesh, x, *axes)
+
+
+def _held(tree, step: jax.Array, dtype: str):
+  """Returns a tree whose narrow arrays seem to depend on a loop's step.
+
+  Else XLA may widen them to the type of products once, before the loop, and
+  every step reads the wide copy: what narrow arrays are kept for is lost.
+  """
+  width = jnp.dtype(dtype).itemsize
+
+  def hold(x):
+    if x.ndim < 2 or x.dtype.itemsize >= width:
+      return x
+    return jax.lax.optimization_barrier((x, step))[0]
+
+  return jax.tree.map(hold, tree)
 
 
 def _at(x: jax.Array, column: jax.Array) -> jax.Array:
@@ -263,12 +284,15 @@ def _attempt(run, sampling, rows, cache, hidden, attempt, turn):
 
 def _step(run, sampling, turn, attempt, state):
   i, rows, cache = state
+  now = run.at(i)
+  prompt = _held(cache.prompt, i, run.module.execution.dtype)
   # A row that has ended feeds its last token again, which changes nothing.
   column = rows.length[:, None] - 1
   token = jnp.take_along_axis(rows.tokens, column, axis=1)
-  hidden, own = run(token, column, cache)
+  read = dataclasses.replace(cache, prompt=prompt)
+  hidden, own = now(token, column, read)
   cache = dataclasses.replace(cache, own=own)
-  rows = _append(run, sampling, rows, hidden[:, 0], attempt, turn, i)
+  rows = _append(now, sampling, rows, hidden[:, 0], attempt, turn, i)
   return i + 1, rows, cache
 
 

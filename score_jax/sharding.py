@@ -8,7 +8,7 @@ kept whole, so that a model with 2 key heads runs on 8 tensor shards.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -34,6 +34,11 @@ AXES: dict[str, tuple[str, ...]] = {
   'act_heads': ('tensor',),
   'act_mlp': ('tensor',),
   'act_vocab': ('tensor',),
+  # The same where rows come to parameters that stay where they are (SPLIT).
+  'all_rows': ('data',),
+  'act_mlp_part': ('fsdp', 'tensor'),
+  'act_vocab_part': ('fsdp', 'tensor'),
+  'head_dim_part': ('fsdp',),
   # Parameters.
   'vocab': ('tensor',),
   'embed': ('fsdp',),
@@ -43,6 +48,16 @@ AXES: dict[str, tuple[str, ...]] = {
   'head_dim': (),
   'norm': (),
   'layers': (),
+}
+# Parameters that decode lie by other rules: gathered over fsdp once, so that
+# no token gathers them;
+GATHERED = AXES | {'embed': ()}
+# or split over fsdp along what a product gives or sums up, so that rows, which
+# are less than weights, travel to them.
+SPLIT = GATHERED | {
+  'vocab': ('fsdp', 'tensor'),
+  'mlp': ('fsdp', 'tensor'),
+  'head_dim': ('fsdp',),
 }
 
 
@@ -57,7 +72,10 @@ def make_mesh(
 
 
 def partition(
-  mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int]
+  mesh: Mesh,
+  axes: Sequence[str | None],
+  shape: Sequence[int],
+  table: Mapping[str, tuple[str, ...]] = AXES,
 ) -> PartitionSpec:
   """Returns which mesh axes split each dimension of an array.
 
@@ -65,10 +83,11 @@ def partition(
     mesh: with the axes of MESH_AXES.
     axes: a name of AXES per dimension; None is kept whole.
     shape: of the array.
+    table: the rules.
   """
   parts = []
   for name, size in zip(axes, shape, strict=True):
-    over = () if name is None else AXES[name]
+    over = () if name is None else table[name]
     divides = size % math.prod(mesh.shape[axis] for axis in over) == 0
     parts.append(over if over and divides else None)
   return PartitionSpec(*parts)

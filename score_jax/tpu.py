@@ -175,25 +175,40 @@ def _in_ring(place: str, kind: str) -> bool:
 _INSTRUCTION = re.compile(
   rf'\s+(?:ROOT )?%(\S+) = (.+?) ({"|".join(KINDS)})(?:-start)?\('
 )
+# A sum of which each device keeps its part: an all-reduce and a slice, fused.
+_SCATTER = '%all-reduce-scatter'
 
 
 def _instructions(text: str) -> Iterable[tuple[str, str, str, int, str]]:
   """Yields computation, channel, kind, bytes of the result and op_name."""
-  place = ''
+  place, fused = '', _fused_scatters(text)
   for line in text.splitlines():
     if line.startswith(('%', 'ENTRY')):
       place = line.split(' ', 1)[0]
     if not (match := _INSTRUCTION.match(line)):
       continue
     channel = re.search(r'channel_id=(\d+)', line)
-    path = re.search(r'op_name="([^"]*)"', line)
-    yield (
-      place,
-      channel[1] if channel else match[1],
-      match[3],
-      _result_bytes(match[2], match[3], line),
-      path[1] if path else '',
-    )
+    kind, result = match[3], _result_bytes(match[2], match[3], line)
+    path = _path(line)
+    if place in fused:
+      kind = 'reduce-scatter'
+      result, path = fused[place]
+    yield place, channel[1] if channel else match[1], kind, result, path
+
+
+def _path(line: str) -> str:
+  found = re.search(r'op_name="([^"]*)"', line)
+  return found[1] if found else ''
+
+
+def _fused_scatters(text: str) -> dict[str, tuple[int, str]]:
+  """Returns bytes of the result and op_name of each, from where it is called."""
+  found = {}
+  pattern = re.compile(rf' = (\S+) fusion\(.* calls=({_SCATTER}[^\s,]*)')
+  for line in text.splitlines():
+    if match := pattern.search(line):
+      found[match[2]] = _result_bytes(match[1], 'fusion', line), _path(line)
+  return found
 
 
 def _result_bytes(shape: str, kind: str, line: str) -> int:

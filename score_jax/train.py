@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from score_jax import (
   alarms,
@@ -354,8 +355,8 @@ def _check_limits(stage, record, graded) -> None:
     raise TrainingError(
       f'{name}: sampling and scoring disagree by {gap:.2g} nats per token '
       f'(limits.logp_gap={limits.logp_gap:g}); the update would train another '
-      'policy than the one that sampled. Use model.dtype=float32, or raise the '
-      'limit if the gap is that of rounding.'
+      f'policy than the one that sampled. {_wider(stage.job.config)}, or raise '
+      'the limit if the gap is that of rounding.'
     )
   if graded.failure_share() > limits.grader_failures:
     raise TrainingError(
@@ -364,6 +365,14 @@ def _check_limits(stage, record, graded) -> None:
       'before its zeros teach the model anything.'
       f'{_complaint(stage.job)}'
     )
+
+
+def _wider(config: ConfigDict) -> str:
+  """Returns which setting brings sampling and scoring closer."""
+  for name in ('weights', 'cache'):
+    if config.sampling[name] != 'same':
+      return f"Use sampling.{name}='same'"
+  return 'Use model.dtype=float32'
 
 
 def _complaint(job: Job) -> str:
@@ -421,7 +430,7 @@ def evaluate(
 
   Args:
     job: what all evaluations share.
-    params: of the model, as samplers take them.
+    params: of the model, an adapter bound to them if there is one.
     problems: at least one.
     grader: of their task.
     inference: what the model is asked; None: the job's attempts.
@@ -429,6 +438,7 @@ def evaluate(
   size = min(job.config.eval.batch, len(problems))
   key = jax.random.fold_in(job.root_key(), EVALUATION)
   sampler, instructions = job.asking(inference)
+  ready = job.prepared(params)
   reading, parts, rows = [], [], []
   for start in range(0, len(problems), size):
     job.stop.check()
@@ -438,7 +448,7 @@ def evaluate(
     filled = problems.take(np.minimum(number, len(problems) - 1))
     prompts = rollout.put_prompts(job.mesh, filled, number)
     first = rollout.given_attempts(job.mesh, filled, samples=1)
-    trajectory = sampler(params, prompts, instructions, key, first)
+    trajectory = sampler(ready, prompts, instructions, key, first)
     reading.append(
       rollout.start_reading(trajectory, filled, grader, job.tokenizer)
     )

@@ -97,6 +97,9 @@ CHOICES = {
   'model.reference_dtype': ('int8', 'float32, bfloat16'),
   'model.residual_dtype': ('float16', 'float32, bfloat16'),
   'model.remat': ('blocks', 'none, block, products'),
+  'sampling.weights': ('int4', 'same, bfloat16, int8'),
+  'sampling.cache': ('fp8', 'same, bfloat16, int8'),
+  'sampling.layout': ('fsdp', 'train, gathered, tensor, auto'),
   'optimizer.name': ('adan', 'adam, adamw, sgd'),
   'optimizer.schedule': ('cosin', 'constant, linear, cosine'),
   'method.kl_estimator': ('k4', 'k1, k2, k3, exact'),
@@ -202,6 +205,15 @@ def test_a_misspelt_choice_is_refused_with_the_nearest_one():
       'top_p=1.0',
       'sampling.score_truncated=True',
     ),
+    _one(
+      'sampling.weights',
+      'int8',
+      "sampling.weights='int8' rounds what samples",
+      'limits.logp_gap=0.001 would stop the run',
+      'set limits.logp_gap=0.1',
+      "sampling.weights='same'",
+    ),
+    _one('sampling.cache', 'bfloat16', "sampling.cache='bfloat16' rounds"),
     _one(
       'sampling.first_attempts',
       1,
@@ -380,6 +392,13 @@ def test_the_settings_are_locked():
     config.method.alhpa = 1.0
   with pytest.raises(TypeError):
     config.seed = 'a'
+
+
+def test_what_products_read_anyway_needs_no_room_for_a_gap():
+  kept = {'sampling.weights': 'bfloat16', 'sampling.cache': 'bfloat16'}
+  config_lib.check(_config(model__dtype='bfloat16', **kept), 1)
+  wide = {'limits.logp_gap': 0.1, 'sampling.weights': 'int8'}
+  config_lib.check(_config(**wide), 1)
 
 
 @pytest.mark.parametrize('preset', presets.PLAIN)

@@ -170,9 +170,8 @@ def test_operations_of_a_pass_are_those_that_the_compiler_counts():
   counted = jax.jit(run).lower(shapes, tokens).compile().cost_analysis()
   s = estimate.Sizes(setup((1, 1, 1)))
   tokens = rows * columns
-  mine = estimate.layers_cost(s, tokens, columns) + estimate.head_cost(
-    s, tokens
-  )
+  mine = estimate.layers_cost(s, tokens, columns, s.kernels)
+  mine += estimate.head_cost(s, tokens, s.kernels)
   # The compiler counts norms, rotary angles and the softmax as well.
   assert mine.flops < counted['flops'] < 1.1 * mine.flops
 
@@ -222,6 +221,82 @@ def test_pieces_of_an_attempt_add_up_to_it():
   sizes = estimate.Sizes(setup(**{'sampling.grow': 4}))
   # Attempts of 6, and 4 + 1 columns between them.
   assert sizes.pieces == [(4, 4), (2, 6), (4, 15), (2, 17)]
+
+
+def sampled(**changes):
+  moments = estimate.sampling_moments(setup(**changes))
+  return estimate.peak(moments).parts
+
+
+def test_a_narrow_cache_has_a_scale_for_each_head_and_column():
+  sizes = estimate.Sizes(setup(**{'sampling.cache': 'int8'}))
+  # As above, with one byte for a number and a float32 for each 32 of them.
+  assert sizes.cache(8, 17) == 2 * 8 * 17 * (32 + 4) * 2
+
+
+@pytest.mark.parametrize('layout', ['gathered', 'tensor'])
+@pytest.mark.parametrize('rank', [0, 2])
+def test_a_copy_to_sample_from_is_counted_as_it_lies(layout, rank):
+  changes = {'sampling.layout': layout, 'model.lora.rank': rank}
+  made = setup(**changes)
+  kept = programs.device_bytes(programs.sample_program(made).kept)
+  assert sampled(**changes)['copied weights'] == kept
+  (copying,) = estimate.prepare_moments(made)
+  assert copying.parts['copied weights'] == kept
+  state, reference, _ = programs.update_program(made).arguments
+  assert advice.waiting(made) == programs.device_bytes((state, reference))
+  assert estimate.prepare_moments(setup()) == []
+
+
+def test_copied_weights_are_split_as_their_layout_says():
+  for layout, ways in (('gathered', 2), ('tensor', 8)):
+    made = setup(**{'sampling.layout': layout})
+    kept = programs.sample_program(made).kept
+    tables = [kept['embedding'], *jax.tree.leaves(kept['layers'])]
+    # Of kernels [L, in, out] and the table; norms are [L, D].
+    matrices = sum(math.prod(x.shape) for x in tables if x.shape[-1] > 1)
+    norms = sum(math.prod(x.shape) for x in tables if x.shape == (2, 128))
+    one = 4 * (matrices - norms) / ways + 4 * (norms + 128)
+    assert programs.device_bytes(kept) == one
+
+
+def test_int8_weights_are_a_quarter_of_float32_ones():
+  wide, narrow = (
+    sampled(**{'sampling.layout': 'gathered', 'sampling.weights': weights})
+    for weights in ('same', 'int8')
+  )
+  share = narrow['copied weights'] / wide['copied weights']
+  assert 0.25 < share < 0.28
+
+
+def test_only_weights_that_lie_as_they_are_trained_are_gathered_per_token():
+  cost = {
+    layout: estimate.step_cost(setup(**{'sampling.layout': layout}))
+    for layout in ('train', 'gathered', 'tensor')
+  }
+  moved = {k: v['sample attempts'].network for k, v in cost.items()}
+  # Over fsdp nothing moves; over tensor=2 sums do, in all layouts.
+  sums = 12 * 2 * 8 * MODEL.layers * MODEL.width * 4
+  assert moved['gathered'] == sums
+  assert sums < moved['tensor'] < moved['train']
+  assert 'copy weights' not in cost['train']
+  copy = cost['gathered']['copy weights'].network
+  made = setup(**{'sampling.layout': 'gathered'})
+  kept = programs.device_bytes(programs.sample_program(made).kept)
+  assert copy == kept * 3 / 4
+
+
+def test_weights_are_gathered_where_there_is_room_and_split_where_not():
+  made = setup(**{'sampling.layout': 'auto'})
+  needed = advice.peak(setup(**{'sampling.layout': 'gathered'}), True)
+  assert advice.layout(made, None) == 'gathered'
+  assert advice.layout(made, 1.01 * needed / advice.ROOM) == 'gathered'
+  assert advice.layout(made, 0.99 * needed / advice.ROOM) == 'tensor'
+  assert advice.decided(made, None).decoding.layout == 'gathered'
+  # Nothing to gather, nothing to copy.
+  whole = setup((1, 1, 8), **{'sampling.layout': 'auto'})
+  assert advice.layout(whole, None) == 'train'
+  assert advice.layout(setup(), None) == 'train'
 
 
 def test_less_is_kept_the_more_is_computed_anew():
@@ -288,6 +363,15 @@ HloModule jit_update
   %all-gather.5 = f32[16]{0} all-gather(%p), channel_id=3, op_name="jit(_update)/while/body/while/body/dot"
 }
 
+%all-reduce-scatter.3 (p: f32[16,8]) -> f32[4,8] {
+  %all-reduce.9 = f32[16,8]{1,0} all-reduce(%p), channel_id=6
+  ROOT %slice.1 = f32[4,8]{1,0} dynamic-slice(%all-reduce.9, %i)
+}
+
+%summed (p: f32[16,8]) -> f32[4,8] {
+  ROOT %fusion.7 = f32[4,8]{1,0:T(8,128)} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.3, metadata={op_name="jit(_update)/while/body/T._run_layers/while/body/dot"}
+}
+
 %done (p: f32[4]) -> f32[4] {
   %all-gather.6 = f32[16]{0} all-gather(%p), channel_id=3, op_name="jit(_update)/while/body/while/body/dot"
 }
@@ -303,12 +387,21 @@ ENTRY %main (p: f32[4]) -> f32[4] {
 def test_collectives_are_counted_by_the_loops_they_stand_in():
   loops = tpu.Loops(layers=3, others=(5, 7), ring=9)
   found = {c.kind: c for c in tpu.collectives(PROGRAM, loops)}
-  assert {*found} == {'all-gather', 'all-reduce', 'collective-permute'}
+  assert {*found} == {
+    'all-gather',
+    'all-reduce',
+    'reduce-scatter',
+    'collective-permute',
+  }
   gather, reduce = found['all-gather'], found['all-reduce']
   # Once in 5 x 7 blocks, though in two pieces, and once outside.
   assert (gather.count, gather.runs) == (2, 36)
   assert gather.total == 36 * 64
   assert (reduce.count, reduce.runs, reduce.total) == (1, 1, 60)
+  # A sum of which each device keeps a quarter, in 5 parts of 3 layers.
+  scatter = found['reduce-scatter']
+  assert (scatter.count, scatter.runs) == (1, 15)
+  assert scatter.total == 15 * 4 * 8 * 4
   # Two that share 8 hops around the ring, in 5 parts of 3 layers.
   permute = found['collective-permute']
   assert (permute.count, permute.runs) == (2, 15 * 8)
@@ -326,6 +419,7 @@ STEPS = {'train.stage1_steps': 1500, 'train.stage2_steps': 1500}
 
 def test_the_papers_own_settings_warn_of_nothing():
   quiet = {'model.logits_chunk': 100_000, 'sampling.max_prompt_tokens': 512}
+  quiet['sampling.layout'] = 'gathered'
   assert words(**PAPER, **LENGTHS, **STEPS, **quiet) == ''
 
 
@@ -339,10 +433,12 @@ def test_the_papers_own_settings_warn_of_nothing():
     ({'sampling.max_tokens': (512, 300)}, r'last attempt has the least room'),
     ({'sampling.first_attempts': 2}, r'baseline of 1 sibling'),
     ({'model.logits_chunk': 512}, r'gathered anew for each of'),
+    ({'sampling.layout': 'train'}, r'over mesh.fsdp=4; set it to gathered'),
   ],
 )
 def test_what_is_unlike_the_paper_or_costly_is_named(changes, expected):
   plain = {**PAPER, **LENGTHS, **STEPS, 'model.logits_chunk': 100_000}
+  plain['sampling.layout'] = 'gathered'
   assert expected in words(**{**plain, **changes})
 
 
@@ -376,6 +472,7 @@ def test_proposals_fit_are_allowed_and_come_fastest_first():
         'mesh.tensor': p.mesh[2],
         'model.remat': p.remat,
         'train.accumulation': p.accumulation,
+        'sampling.layout': p.layout,
         'sampling.parts': p.parts,
       }
     )
@@ -498,3 +595,35 @@ def test_sampler_and_update_compile_for_a_tpu_that_is_not_here():
     assert compiled.peak > 0
     kinds = {c.kind for c in compiled.collectives}
     assert kinds & {'all-gather', 'collective-permute'}
+
+
+@pytest.mark.skipif(
+  not tpu.is_installed(), reason='libtpu, the compiler for TPUs, is not there'
+)
+def test_weights_that_are_gathered_once_are_gathered_by_no_token():
+  """Compiled for a TPU that is not here: what moves, and what is held."""
+  found = tpu.devices('v5e:2x2')
+  config = settings(
+    **{
+      'model.dtype': 'bfloat16',
+      'sampling.layout': 'gathered',
+      'sampling.weights': 'int8',
+      'limits.logp_gap': 0.1,
+    }
+  )
+  model = dataclasses.replace(MODEL, heads=2, head_dim=128)
+  real = programs.setup(config, model, tpu.mesh((1, 4, 1), found), 4)
+  prepare, sample = (
+    make(real) for make in (programs.prepare_program, programs.sample_program)
+  )
+  copied = tpu.compile_program(prepare, tpu.Loops(2, (2,), 4))
+  decoded = tpu.compile_program(sample, tpu.Loops(2, (6,), 4))
+  counted = programs.device_bytes(sample.arguments)
+  assert counted <= decoded.arguments <= 1.2 * counted + 64 * 1024
+  moved = {
+    name: sum(c.total for c in made.collectives)
+    for name, made in (('copied', copied), ('decoded', decoded))
+  }
+  size = programs.device_bytes(sample.kept)
+  assert 0.9 * size < moved['copied'] < 1.2 * size
+  assert moved['decoded'] < 0.01 * size

@@ -227,6 +227,13 @@ def test_a_gap_between_sampling_and_scoring_stops_the_run(runs, tmp_path):
   assert 'Traceback' not in errors
 
 
+def test_narrow_samples_are_learned_from_and_their_gap_is_told(runs, tmp_path):
+  kept = {'sampling__weights': 'int8', 'sampling__cache': 'int8'}
+  runs.finish(tmp_path, 'stage1', limits__logp_gap=0.1, **kept, **SHORT)
+  gaps = [row['logp_gap_mean'] for row in _rows(tmp_path, 'metrics.jsonl')]
+  assert all(1e-4 < gap < 0.1 for gap in gaps)
+
+
 FAILING = """
 from absl import app
 from score_jax import main

@@ -130,12 +130,12 @@ def behind_the_bases(job: Job, params: Any) -> Samples:
 
   Args:
     job: of the model.
-    params: of the model, as samplers take them.
+    params: of the model, an adapter bound to them if there is one.
   """
   policy = Policy(job.config.eval.temperature)
-  sample_first = make_sampler(job.model, job.sampling(1, 1, 1, policy))
+  sample_first = make_sampler(job.decoder, job.sampling(1, 1, 1, policy))
   key = jax.random.fold_in(job.root_key(), train.EVALUATION)
-  base = job.base_on_devices()
+  base = job.prepared(job.base_on_devices())
 
   def first(problems: data.Problems, prompts: Prompts) -> FirstAttempts:
     everyone = np.ones(len(problems), bool)
@@ -159,7 +159,7 @@ def drawn(job: Job, params: Any) -> Samples:
     job,
     params,
     job.test.take(np.arange(count)),
-    make_sampler(job.model, sampling),
+    make_sampler(job.decoder, sampling),
     table.samples,
     key,
   )
@@ -178,7 +178,7 @@ def _graded(
 
   Args:
     job: of the model.
-    params: of the model, as samplers take them.
+    params: of the model, an adapter bound to them if there is one.
     problems: N of them.
     sampler: of K trajectories per problem.
     samples: K.
@@ -190,7 +190,7 @@ def _graded(
   # As many rows at once as evaluations have, in problems the mesh divides.
   each = max(1, job.config.eval.batch // samples // shards) * shards
   size = min(each, -(-len(problems) // shards) * shards)
-  reading = []
+  ready, reading = job.prepared(params), []
   for start in range(0, len(problems), size):
     job.stop.check()
     number = np.arange(start, start + size)
@@ -200,7 +200,7 @@ def _graded(
     given = rollout.given_attempts(job.mesh, filled, samples)
     if given is None and first is not None:
       given = first(filled, prompts)
-    trajectory = sampler(params, prompts, job.instructions, key, given)
+    trajectory = sampler(ready, prompts, job.instructions, key, given)
     reading.append(
       rollout.start_reading(trajectory, filled, job.test_grader, job.tokenizer)
     )

@@ -31,6 +31,9 @@ class KeyValue:
 
   key: jax.Array  # [B, K, H, S].
   value: jax.Array  # [B, K, S, H].
+  # Of int8 ones: what a number counts, for each row, head and column.
+  key_scale: jax.Array | None = None  # float32[B, K, S].
+  value_scale: jax.Array | None = None  # float32[B, K, S].
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,17 +248,24 @@ def _part_sums(
     return x.reshape(batch, time, heads, queries, -1)
 
   scores = jnp.matmul(
-    together(query), part.key, preferred_element_type=jnp.float32
+    together(query),
+    part.key.astype(query.dtype),
+    preferred_element_type=jnp.float32,
   )
+  if part.key_scale is not None:
+    scores *= part.key_scale[:, :, None]
   scores = softcap(scores * softmax.scale, softmax.cap)
   mask = mask.reshape(prompts, each, mask.shape[-1])
   mask = jnp.repeat(mask, queries, axis=1)[:, None]
   scores = jnp.where(mask, scores, NEGATIVE)
   highest = jnp.max(scores, axis=-1, keepdims=True)
   weights = jnp.exp(scores - highest)
+  weighing = weights
+  if part.value_scale is not None:
+    weighing = weights * part.value_scale[:, :, None]
   value = jnp.matmul(
-    weights.astype(part.value.dtype),
-    part.value,
+    weighing.astype(query.dtype),
+    part.value.astype(query.dtype),
     preferred_element_type=jnp.float32,
   )
   total = jnp.sum(weights, axis=-1, keepdims=True)

@@ -25,6 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from score_jax import sharding
+from score_jax.models import narrow
 from score_jax.models.attention import (
   attend,
   attend_parts,
@@ -93,6 +94,10 @@ class Execution:
   unroll: bool = True  # Layers one by one, or under a scan.
   mesh: Mesh | None = None  # Activations are laid out on it.
   adapter_dropout: float = 0.0  # Above 0, a pass needs the key 'dropout'.
+  cache_dtype: str = ''  # Of cached keys and values; '' = dtype.
+  # Whether rows go to where parts of the parameters lie (sharding.SPLIT),
+  # instead of parameters to where the rows are.
+  rows_travel: bool = False
 
 
 @jax.tree_util.register_dataclass
@@ -221,7 +226,6 @@ class Norm(nn.Module):
 
   config: ModelConfig
   execution: Execution
-  axis: str = 'norm'
   is_summed: bool = False  # Whether what it gives is added up, not multiplied.
 
   @nn.compact
@@ -229,7 +233,7 @@ class Norm(nn.Module):
     start = nn.initializers.constant(1.0 - self.config.norm_offset)
     scale = self.param(
       'scale',
-      nn.with_logical_partitioning(start, (self.axis,)),
+      nn.with_logical_partitioning(start, ('norm',)),
       (x.shape[-1],),
       self.execution.param_dtype,
     )
@@ -250,7 +254,8 @@ class Projection(nn.Module):
   """A product with a named weight, and a bias where there is one.
 
   Where 'lora_a' and 'lora_b' lie beside the kernel, what they make of the
-  input is added; how they get there is for `lora.bind` to say.
+  input is added; how they get there is for `lora.bind` to say. Where a
+  'kernel_scale' does, the kernel is int8, and what the product gives is scaled.
   """
 
   execution: Execution
@@ -276,9 +281,13 @@ class Projection(nn.Module):
     if self.is_summed:
       dtype = jnp.dtype(self.execution.residual_dtype)
     kernel = kernel.astype(x.dtype)
+    scaled = self.has_variable('params', 'kernel_scale')
     # With a bias or a wider sum it is rounded once, when all is added up.
-    wide = self.bias or dtype != x.dtype
+    wide = self.bias or scaled or dtype != x.dtype
     out = product(self.equation, x, kernel, wide)
+    if scaled:
+      scale = self.get_variable('params', 'kernel_scale')
+      out = out * scale.reshape((1,) * (out.ndim - scale.ndim) + scale.shape)
     if self.has_variable('params', 'lora_a'):
       out = out + self._low_rank(x)
     if self.bias:
@@ -308,7 +317,7 @@ class Attention(nn.Module):
   def _project(self, name: str, x: jax.Array, heads: int) -> jax.Array:
     c = self.config
     axis = 'heads' if name == 'query' else 'kv_heads'
-    return Projection(
+    out = Projection(
       self.execution,
       'BTD,DNH->BTNH',
       (c.width, heads, c.head_dim),
@@ -317,6 +326,7 @@ class Attention(nn.Module):
       c.query_key_value_bias,
       name=name,
     )(x)
+    return _to_rows(self.execution, out, 'length', 'act_heads', 'head_dim_part')
 
   @nn.compact
   def __call__(
@@ -327,12 +337,13 @@ class Attention(nn.Module):
     cache: tuple[KeyValue, KeyValue | None] | None,
   ) -> tuple[jax.Array, KeyValue]:
     c = self.config
+    x = _to_weights(self.execution, x, 'length', 'act_embed')
     query = self._project('query', x, c.heads)
     key = self._project('key', x, c.kv_heads)
     value = self._project('value', x, c.kv_heads)
     if c.query_key_norms:
-      query = Norm(c, self.execution, 'head_dim', name='query_norm')(query)
-      key = Norm(c, self.execution, 'head_dim', name='key_norm')(key)
+      query = Norm(c, self.execution, name='query_norm')(query)
+      key = Norm(c, self.execution, name='key_norm')(key)
     cos, sin = columns.cos[layer.rope], columns.sin[layer.rope]
     query, key = rotate(query, cos, sin), rotate(key, cos, sin)
     query = sharding.constrain(
@@ -347,9 +358,14 @@ class Attention(nn.Module):
       if cache is not None:
         prompt = _prompt_part(cache[0], x.shape[1], layer, columns)
       out = attend(softmax, query, own, prompt)
+      new = _kept(self.execution, new)
     else:
+      new = _kept(self.execution, new)
       out, new = _attend_cached(softmax, query, new, layer, columns, cache)
     out = out.reshape(*x.shape[:2], c.heads, c.head_dim)
+    out = _to_weights(
+      self.execution, out, 'length', 'act_heads', 'head_dim_part'
+    )
     out = Projection(
       self.execution,
       'BTNH,NHD->BTD',
@@ -360,7 +376,49 @@ class Attention(nn.Module):
       is_summed=True,
       name='output',
     )(out)
-    return out, new
+    return _to_rows(self.execution, out, 'length', 'act_embed'), new
+
+
+def _to_weights(execution: Execution, x: jax.Array, *axes: str) -> jax.Array:
+  """Returns x [B, ...] as parameters that stay where they are multiply it.
+
+  Where parameters come to the rows instead, it is x as it lies.
+
+  Args:
+    execution: says which of the two it is.
+    x: rows.
+    axes: of AXES, of all dimensions but the first.
+  """
+  if not execution.rows_travel:
+    return x
+  return sharding.constrain(execution.mesh, x, 'all_rows', *axes)
+
+
+def _to_rows(execution: Execution, x: jax.Array, *axes: str) -> jax.Array:
+  """Returns what such parameters gave, back where its rows live.
+
+  Args:
+    execution: as for `_to_weights`.
+    x: rows, [B, ...].
+    axes: as the product gives them.
+  """
+  if not execution.rows_travel:
+    return x
+  # Of what is still to be summed up, each device gets its rows' sums.
+  if 'act_embed' not in axes:
+    x = sharding.constrain(execution.mesh, x, 'all_rows', *axes)
+  back = (axis.removesuffix('_part') for axis in axes)
+  return sharding.constrain(execution.mesh, x, 'batch', *back)
+
+
+def _kept(execution: Execution, part: KeyValue) -> KeyValue:
+  """Returns keys and values of some columns as a cache keeps them."""
+  dtype = execution.cache_dtype or execution.dtype
+  if dtype != 'int8':
+    return KeyValue(part.key.astype(dtype), part.value.astype(dtype))
+  key, key_scale = narrow.quantize(part.key, (-2,))
+  value, value_scale = narrow.quantize(part.value, (-1,))
+  return KeyValue(key, value, key_scale, value_scale)
 
 
 def _whole_mask(columns: int, window: jax.Array) -> jax.Array:
@@ -394,13 +452,17 @@ def _attend_cached(
   position, start = columns.position, columns.prompt_length
   slot = position - start[:, None]
   row = jnp.arange(slot.shape[0])[:, None]
+
+  def put(old, new):  # [B, K, T]; nothing where there are no scales.
+    if old is None:
+      return None
+    return old.at[row, :, slot].set(jnp.moveaxis(new, 2, 1))
+
   own = KeyValue(
-    own.key.at[row, :, :, slot].set(
-      jnp.moveaxis(new.key, 3, 1).astype(own.key.dtype)
-    ),
-    own.value.at[row, :, slot].set(
-      jnp.moveaxis(new.value, 2, 1).astype(own.value.dtype)
-    ),
+    own.key.at[row, :, :, slot].set(jnp.moveaxis(new.key, 3, 1)),
+    put(own.value, new.value),
+    put(own.key_scale, new.key_scale),
+    put(own.value_scale, new.value_scale),
   )
   column = jnp.arange(prompt.key.shape[-1])[None, None]
   near = position[:, :, None] - column < layer.window
@@ -432,13 +494,18 @@ class Mlp(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    x = _to_weights(self.execution, x, 'length', 'act_embed')
     gate = _activation(self.config)(self._project('gate', x, self.config.mlp))
     hidden = gate * self._project('up', x, self.config.mlp)
     hidden = hidden.astype(self.execution.dtype)
-    hidden = sharding.constrain(
-      self.execution.mesh, hidden, 'batch', 'length', 'act_mlp'
+    rows, part = (
+      ('all_rows', '_part') if self.execution.rows_travel else ('batch', '')
     )
-    return self._project('down', hidden, x.shape[-1])
+    hidden = sharding.constrain(
+      self.execution.mesh, hidden, rows, 'length', f'act_mlp{part}'
+    )
+    out = self._project('down', hidden, x.shape[-1])
+    return _to_rows(self.execution, out, 'length', 'act_embed')
 
 
 def _activation(config: ModelConfig) -> Callable[[jax.Array], jax.Array]:
@@ -582,7 +649,11 @@ class Transformer(nn.Module):
   def _embed(self, tokens: jax.Array) -> jax.Array:
     """Returns the embeddings [B, T, D], scaled in the type of products."""
     dtype = self.execution.dtype
+    tokens = _to_weights(self.execution, tokens, 'length')
     rows = jnp.take(self.embedding, tokens, axis=0).astype(jnp.float32)
+    if self.has_variable('params', 'embedding_scale'):
+      count = self.get_variable('params', 'embedding_scale')
+      rows *= jnp.take(count, tokens)[..., None]
     scale = jnp.asarray(self.config.embedding_scale, dtype).astype(jnp.float32)
     scaled = rounded(rounded(rows, dtype) * scale, dtype)
     return scaled.astype(self.execution.residual_dtype)
@@ -623,7 +694,10 @@ class Transformer(nn.Module):
 
   def unembed(self, hidden: jax.Array) -> jax.Array:
     """Returns float32[..., V], the logits of hidden states [..., D]."""
+    name = 'embedding' if self.config.tied_embeddings else 'head'
     table = self.embedding if self.config.tied_embeddings else self.head
+    between = ('length',) * (hidden.ndim - 2)
+    hidden = _to_weights(self.execution, hidden, *between, 'act_embed')
     table = table.astype(hidden.dtype)
     wide = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     if hidden.ndim == 2 and hidden.shape[0] <= FEW:
@@ -632,6 +706,10 @@ class Transformer(nn.Module):
       logits = jax.lax.optimization_barrier(logits).T
     else:
       logits = wide('...D,VD->...V', hidden, table)
+    if self.has_variable('params', f'{name}_scale'):
+      count = self.get_variable('params', f'{name}_scale')
+      logits *= count.reshape((1,) * (logits.ndim - 1) + count.shape)
+    logits = _to_rows(self.execution, logits, *between, 'act_vocab_part')
     return softcap(logits, self.config.final_softcap)
 
 
@@ -692,16 +770,23 @@ def grown(
   """Returns the own part of a cache with so many more columns, zeros."""
   stacked = () if execution.unroll else ('layers',)
 
-  def longer(x, axis):
-    fill = [(0, 0)] * x.ndim
-    fill[axis] = (0, columns)
-    axes = ('batch', 'kv_heads', 'head_dim', 'length')
-    if axis == -2:
-      axes = ('batch', 'kv_heads', 'length', 'head_dim')
-    return sharding.constrain(execution.mesh, jnp.pad(x, fill), *stacked, *axes)
+  def longer(x, *axes):
+    axes = (*stacked, 'batch', 'kv_heads', *axes)
+    fill = [(0, columns * (axis == 'length')) for axis in axes]
+    return sharding.constrain(execution.mesh, jnp.pad(x, fill), *axes)
 
   def layer(kept):
-    return KeyValue(longer(kept.key, -1), longer(kept.value, -2))
+    numbers = KeyValue(
+      longer(kept.key, 'head_dim', 'length'),
+      longer(kept.value, 'length', 'head_dim'),
+    )
+    if kept.key_scale is None:
+      return numbers
+    return dataclasses.replace(
+      numbers,
+      key_scale=longer(kept.key_scale, 'length'),
+      value_scale=longer(kept.value_scale, 'length'),
+    )
 
   return layer(own) if stacked else tuple(map(layer, own))
 
@@ -718,17 +803,22 @@ def empty_cache(
     'length': slots,
   }
   stacked = () if execution.unroll else ('layers',)
+  dtype = execution.cache_dtype or execution.dtype
 
-  def zeros(*axes):
+  def zeros(dtype, *axes):
     axes = stacked + axes
-    empty = jnp.zeros([sizes[axis] for axis in axes], execution.dtype)
+    empty = jnp.zeros([sizes[axis] for axis in axes], dtype)
     return sharding.constrain(execution.mesh, empty, *axes)
 
   def layer():
-    return KeyValue(
-      zeros('batch', 'kv_heads', 'head_dim', 'length'),
-      zeros('batch', 'kv_heads', 'length', 'head_dim'),
+    numbers = KeyValue(
+      zeros(dtype, 'batch', 'kv_heads', 'head_dim', 'length'),
+      zeros(dtype, 'batch', 'kv_heads', 'length', 'head_dim'),
     )
+    if dtype != 'int8':
+      return numbers
+    count = zeros('float32', 'batch', 'kv_heads', 'length')
+    return dataclasses.replace(numbers, key_scale=count, value_scale=count)
 
   if not execution.unroll:
     return layer()

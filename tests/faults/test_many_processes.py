@@ -100,8 +100,12 @@ def test_four_processes_learn_what_two_learn_bit_for_bit(runs, pair, tmp_path):
       },
     ),
     ({'self_refine': 0}, {'method__name': 'self_refine'}),
+    (
+      {'stage1': 2, 'stage2': 2},
+      {'sampling__layout': 'tensor'},
+    ),
   ],
-  ids=['remax', 'star', 'self_refine'],
+  ids=['remax', 'star', 'self_refine', 'laid out'],
 )
 def test_what_else_can_be_set_gives_what_one_process_gives(
   runs, tmp_path, steps, settings
