@@ -47,6 +47,8 @@ FREE = (
   'checkpoint.',
   'mesh.',
   'limits.',
+  'compilation.',
+  'profile.',
   'model.path',  # The reference's hash stands for it.
   'model.remat',
   'model.unroll',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
+import pathlib
 from typing import Any
 
 import jax
@@ -13,18 +13,22 @@ import numpy as np
 import optax
 
 from score_jax import (
+  checkpoint,
   data,
   evaluation,
   learner,
+  processes,
   rollout,
   sharding,
   shards,
 )
 from score_jax.config import samples_per_problem
 from score_jax.job import Job
+from score_jax.journal import say
 from score_jax.methods import catalogue
 from score_jax.methods.plan import Phase
 from score_jax.sampler import FirstAttempts, Prompts
+from score_jax.timing import Times
 from score_jax.trajectory import Trajectory
 
 # Which stream of random numbers a key belongs to.
@@ -33,6 +37,25 @@ OFFLINE, GREEDY = 1_000_001, 1_000_004
 
 class TrainingError(RuntimeError):
   """Training that must not go on; the text says why and what to do."""
+
+
+def folder(job: Job, name: str) -> pathlib.Path:
+  """Returns where the checkpoints of a stage are."""
+  return job.workdir / 'checkpoints' / name
+
+
+def best_first(where: pathlib.Path) -> list[int]:
+  """Returns the steps in a folder from the best; one process looks for all."""
+  return processes.decide(lambda: checkpoint.best_first(where))
+
+
+def best_params(job: Job, name: str) -> tuple[Any, int]:
+  """Returns what was trained, and the step, of a stage's best checkpoint."""
+  where = folder(job, name)
+  params, meta = checkpoint.restore_params(
+    where, best_first(where), job.policy_like(), say
+  )
+  return params, meta['step']
 
 
 def offset(job: Job, phase: Phase) -> int:
@@ -132,23 +155,35 @@ def _places(job, optimizer, shapes: learner.TrainState) -> learner.TrainState:
   )
 
 
-def sample(
-  job: Job, params: Any, number: int, offline: float
-) -> rollout.Rollout:
-  """Returns the graded trajectories of a batch.
+def batch(job: Job, number: int) -> tuple[np.ndarray, data.Problems]:
+  """Returns the problems of a batch, and which these are, int64[N].
+
+  Args:
+    job: what all phases share.
+    number: of the batch, from 0 and over all phases.
+  """
+  size = batch_problems(job)
+  index = job.train.batch(job.config.seed, number, size)
+  return index, job.train.take(index)
+
+
+def start_sampling(
+  job: Job, params: Any, number: int, offline: float, times: Times
+) -> rollout.Sampled:
+  """Returns the trajectories of a batch, which the devices begin to make.
 
   Args:
     job: what all phases share.
     params: of what is trained, which samples.
     number: of the batch, from 0 and over all phases.
     offline: share of its problems whose first attempts are the base's.
+    times: of the step.
   """
-  size = batch_problems(job)
-  index = job.train.batch(job.config.seed, number, size)
-  problems = job.train.take(index)
+  with times.span('data'):
+    index, problems = batch(job, number)
   key = jax.random.fold_in(job.root_key(), number)
   bound = job.bound(params)
-  given = round(offline * size)
+  given = round(offline * len(problems))
 
   def of_part(places: np.ndarray) -> Trajectory:
     part = problems.take(places)
@@ -160,9 +195,35 @@ def sample(
       _first(job, part, index[places], places < given),
     )
 
-  return rollout.sample_and_read(
-    of_part, problems, job.config.sampling.parts, job.grader, job.tokenizer
-  )
+  with times.span('sample'):
+    return rollout.start_sampling(
+      of_part, problems, job.config.sampling.parts, times
+    )
+
+
+def read(job: Job, sampled: rollout.Sampled, times: Times) -> rollout.Rollout:
+  """Returns the graded trajectories of a batch."""
+  return rollout.read(sampled, job.grader, job.tokenizer, times)
+
+
+def abstract_trajectory(job: Job) -> Trajectory:
+  """Returns shapes and layout of the trajectories of a batch."""
+  _, problems = batch(job, 0)
+  prompts = rollout.put_prompts(job.mesh, problems, np.arange(len(problems)))
+
+  def sample(params):
+    key = job.root_key()
+    return job.training_sampler(
+      job.bound(params), prompts, job.instructions, key
+    )
+
+  def placed(x):
+    axes = ('batch',) + (None,) * (x.ndim - 1)
+    place = sharding.partition(job.mesh, axes, x.shape)
+    place = jax.sharding.NamedSharding(job.mesh, place)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+  return jax.tree.map(placed, jax.eval_shape(sample, job.policy_like()))
 
 
 def _first(
@@ -256,16 +317,3 @@ def sampled(graded: rollout.Rollout) -> dict[str, int]:
   span = shards.fetch(graded.trajectory.span)
   tokens = int((span[..., 1] - span[..., 0]).sum())
   return {'sampled_attempts': graded.truncated.size, 'sampled_tokens': tokens}
-
-
-class Clock:
-  """Gives the seconds since it was last asked."""
-
-  def __init__(self):
-    self._last = time.monotonic()
-
-  def lap(self) -> float:
-    """Returns them."""
-    now = time.monotonic()
-    seconds, self._last = now - self._last, now
-    return seconds
