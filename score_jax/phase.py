@@ -218,9 +218,7 @@ def abstract_trajectory(job: Job) -> Trajectory:
     )
 
   def placed(x):
-    axes = ('batch',) + (None,) * (x.ndim - 1)
-    place = sharding.partition(job.mesh, axes, x.shape)
-    place = jax.sharding.NamedSharding(job.mesh, place)
+    place = sharding.of_rows(job.mesh, x.shape)
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
 
   return jax.tree.map(placed, jax.eval_shape(sample, job.policy_like()))

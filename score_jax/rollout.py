@@ -294,8 +294,18 @@ def _join(parts: Sequence[Rollout]) -> Rollout:
 
 def _concatenate(parts: Sequence[Trajectory]) -> Trajectory:
   """Returns the rows of all parts, spread over the mesh as those of one are."""
-  places = jax.tree.map(lambda x: x.sharding, parts[0])
-  return jax.tree.map(lambda place, *x: _joined(place)(*x), places, *parts)
+  return jax.tree.map(lambda *x: _joined(_place(x[0]))(*x), *parts)
+
+
+def _place(x: jax.Array) -> jax.sharding.Sharding:
+  """Returns the layout of rows like those of x, under the name it always has.
+
+  Where axes of a mesh have size 1 one layout has many names, of which compiled
+  programs return any; each would be compiled.
+  """
+  if not isinstance(x.sharding, jax.sharding.NamedSharding):
+    return x.sharding
+  return sharding.of_rows(x.sharding.mesh, x.shape)
 
 
 @functools.cache

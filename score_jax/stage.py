@@ -240,7 +240,7 @@ def _check_limits(stage, record, graded) -> None:
       f'(limits.nonfinite_updates={limits.nonfinite_updates}); lower '
       'optimizer.learning_rate, or go back to an earlier checkpoint.'
     )
-  _check_gap(stage, record['logp_gap_mean'])
+  check_gap(stage, record['logp_gap_mean'])
   if graded.failure_share() > limits.grader_failures:
     raise TrainingError(
       f'{name}: the grader failed on {graded.failure_share():.0%} of the '
@@ -250,7 +250,7 @@ def _check_limits(stage, record, graded) -> None:
     )
 
 
-def _check_gap(stage: Stage, gap: float) -> None:
+def check_gap(stage: Stage, gap: float) -> None:
   """Raises TrainingError where the scored policy is not the one that sampled."""
   limits, name = stage.job.config.limits, stage.plan.name
   said = f'{name}: sampling and scoring disagree by {gap:.2g} nats per token '

@@ -97,8 +97,8 @@ class Times:
     these seconds, the share in which the devices had nothing to compute. All
     that was queued has to be ready, or is awaited.
     """
-    self._charge()
     busy = [found.result() for found in self._busy]
+    self._charge()
     begin, self._begin = self._begin, self._last
     whole = self._last - begin
     found = {'seconds': whole}
