@@ -23,6 +23,8 @@ FREE = (
   'checkpoint.keep',
   'mesh.',
   'limits.',
+  'compilation.',
+  'profile.',
   'model.path',  # The reference's hash stands for it.
   'model.remat',
   'model.unroll',

@@ -25,6 +25,8 @@ KL_REFUSED = {
 }
 BASELINES = ('leave_one_out', 'remax', 'group', 'moving_average', 'none')
 TRUNCATED = ('keep', 'wrong', 'mask')
+CORRECTIONS = ('none', 'truncated', 'masked')
+CORRECTION_LEVELS = ('token', 'attempt', 'trajectory')
 JOBS = ('pretrain', 'stage1', 'stage2', 'score', 'evaluate')
 DTYPES = ('float32', 'bfloat16')
 REMAT = ('none', 'block', 'products')
@@ -63,6 +65,8 @@ def default() -> ConfigDict:
   config.eval = _eval()
   config.log = _log()
   config.limits = _limits()
+  config.compilation = _compilation()
+  config.profile = _profile()
   config.pretrain = _pretrain()
   config.table = _table()
   return config.lock()
@@ -163,6 +167,11 @@ def _method() -> ConfigDict:
   c.kl_estimator = 'k1'  # One of KL_ESTIMATORS (*ours*).
   c.baseline = 'leave_one_out'  # One of BASELINES.
   c.truncated = 'wrong'  # An attempt cut off: keep, count as wrong, or mask.
+  # Importance weights for what another policy sampled, a step older or rounded
+  # otherwise (docs/methods.md): one of CORRECTIONS; none = it is not weighed.
+  c.correction = 'none'
+  c.correction_level = 'token'  # What a weight is of: CORRECTION_LEVELS.
+  c.correction_cap = 2.0  # The largest weight (usual, *ours*); 0 = no limit.
   c.offline_fraction = 0.0  # Of problems whose first attempts are the base's.
   # log beta2 moves so that beta2 * KL1 tracks fraction * |objective of turn 2|
   # (*ours*; the paper has one sentence and no formula). rate 0 = off.
@@ -204,6 +213,9 @@ def _train() -> ConfigDict:
   c.accumulation = 1  # Parts of a batch whose gradients are summed.
   c.stage1_steps = 150  # Updates; the split between stages is *ours*.
   c.stage2_steps = 150  # As above.
+  # Sample the next batch while this one is graded and learned from, so by the
+  # parameters of one step before; needs method.correction. Not in the paper.
+  c.overlap = False
   return c
 
 
@@ -264,6 +276,8 @@ def _log() -> ConfigDict:
 def _limits() -> ConfigDict:
   c = ConfigDict()
   c.logp_gap = 1e-3  # Mean |sampling - scoring| log-probability; stops the run.
+  # The same where method.correction weighs what is sampled; *ours*.
+  c.corrected_gap = 0.1
   c.nonfinite_updates = 3  # Updates skipped in a row before the run stops.
   c.grader_failures = 0.1  # Share of timeout and error that stops the run.
   c.notices = True  # Save and end when Google Cloud says it takes the machine.
@@ -271,6 +285,22 @@ def _limits() -> ConfigDict:
   c.silent_seconds = 60.0  # One without a sign of life is lost: the others end.
   c.stalled_times = 20.0  # A phase that takes so many times its usual time,
   c.stalled_seconds = 600.0  # and at least so long, is told, with stacks.
+  return c
+
+
+def _compilation() -> ConfigDict:
+  c = ConfigDict()
+  # Where compiled programs are kept for the next start; 'auto' =
+  # ~/.cache/score_jax/compiled, '' = nowhere. JAX_COMPILATION_CACHE_DIR wins.
+  c.folder = 'auto'
+  c.least_seconds = 1.0  # Programs that compile faster are not kept.
+  return c
+
+
+def _profile() -> ConfigDict:
+  c = ConfigDict()
+  c.first_step = 0  # Of each stage, that a trace begins with; 0 = no trace.
+  c.steps = 3  # That are traced.
   return c
 
 
@@ -555,7 +585,9 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 0.01, 'method.reward_temperature')
   _share(config, 'limits.grader_failures')
   _at_least(config, 1, 'limits.silent_seconds', 'limits.stalled_seconds')
-  _at_least(config, 1, 'limits.stalled_times')
+  _at_least(config, 1, 'limits.stalled_times', 'profile.steps')
+  _at_least(config, 0, 'limits.corrected_gap', 'profile.first_step')
+  _at_least(config, 0, 'compilation.least_seconds')
   for name in ('b1', 'b2'):
     _refuse(
       not 0 <= config.optimizer[name] < 1,
@@ -645,6 +677,7 @@ def _check_method(config: ConfigDict) -> None:
   _one_of('method.kl_estimator', name, KL_ESTIMATORS)
   _one_of('method.baseline', method.baseline, BASELINES)
   _one_of('method.truncated', method.truncated, TRUNCATED)
+  _check_correction(config)
   low, high = method.adaptive_beta2.low, method.adaptive_beta2.high
   _refuse(
     method.adaptive_beta2.rate > 0 and not 0 < low <= method.beta2 <= high,
@@ -654,6 +687,36 @@ def _check_method(config: ConfigDict) -> None:
   _refuse(
     config.turns < 2 and config.job != 'pretrain',
     f'turns must be at least 2 for self-correction; got {config.turns}.',
+  )
+
+
+def _check_correction(config: ConfigDict) -> None:
+  method, sampling = config.method, config.sampling
+  _one_of('method.correction', method.correction, CORRECTIONS)
+  _one_of('method.correction_level', method.correction_level, CORRECTION_LEVELS)
+  _refuse(
+    method.correction_cap != 0 and not method.correction_cap >= 1,
+    'method.correction_cap must be at least 1, or 0 for no limit; got '
+    f'{method.correction_cap}.',
+  )
+  _refuse(
+    method.correction == 'masked' and not method.correction_cap,
+    'method.correction=masked leaves out what is above method.correction_cap, '
+    'and 0 is no limit; set it to 2, or method.correction=truncated.',
+  )
+  if not config.train.overlap:
+    return
+  _refuse(
+    method.correction == 'none',
+    'train.overlap=True learns from attempts of the parameters before the last '
+    'update, and method.correction=none takes them for the newest ones; set '
+    'method.correction=truncated, or train.overlap=False.',
+  )
+  _refuse(
+    sampling.top_k > 0 or sampling.top_p < 1,
+    f'sampling.top_k={sampling.top_k}, sampling.top_p={sampling.top_p} do not '
+    'go with train.overlap=True: what was sampled may be cut off a step later, '
+    'where it has no log-probability; set top_k=0 and top_p=1.0.',
   )
 
 

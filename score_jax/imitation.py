@@ -10,6 +10,7 @@ is then, whose reward decides which checkpoint is the best.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import zipfile
@@ -32,12 +33,19 @@ from score_jax.journal import Journal, say
 from score_jax.methods.plan import Round
 from score_jax.methods.traces import Collected, pack, Trace
 from score_jax.phase import TrainingError
+from score_jax.timing import Times
 
 LOOKING = 0.25  # Share of the batches that looks take; each has one at least.
 FEW = 500  # References whose loss under the model is measured, at most.
 # What the record of a step has beside what the latest look saw.
 OWN = ('stage', 'step', 'loss', 'grad_norm', *phase.SAMPLED)
-OWN_KINDS = ('seconds', 'tokens_per_second', 'validation_')
+OWN_KINDS = (
+  'seconds',
+  'tokens_per_second',
+  'device_idle',
+  'compilations',
+  'validation_',
+)
 
 
 class ImitationRound:
@@ -69,34 +77,49 @@ class ImitationRound:
     """Returns shapes and layout of the state, to restore it."""
     return phase.abstract_state(self.job, self.optimizer)
 
+  def saved(self, state: learner.TrainState) -> learner.TrainState:
+    """Returns what has to be saved for a resumed run to go on as this one."""
+    return state
+
+  def restored(
+    self, found: learner.TrainState, step: int
+  ) -> learner.TrainState:
+    """Returns the state of what `saved` gave."""
+    del step
+    return found
+
   def score(self, history: list[dict[str, Any]]) -> float:
     """Returns the newest checkpoint's figure of merit, that of its look."""
     return history[-1]['reward']
 
   def step(
-    self, state: learner.TrainState, step: int, journal: Journal
+    self, state: learner.TrainState, step: int, journal: Journal, times: Times
   ) -> tuple[learner.TrainState, dict[str, Any]]:
     """Returns the state after one more update, and its metrics."""
-    clock = phase.Clock()
     processes.enter('updating', f'{self.plan.name} step {step + 1}')
-    state, metrics = self._update(state, self._batch(step), self._reference)
-    metrics = {name: float(x) for name, x in metrics.items()}
+    with times.span('data'):
+      examples = self._batch(step)
+    with times.span('update'):
+      state, metrics = times.queue(
+        lambda: self._update(state, examples, self._reference),
+        result=lambda made: made[1],
+      )
+      metrics = {name: float(x) for name, x in metrics.items()}
     _check_finite(self.plan, metrics)
-    seconds = {'seconds_update': clock.lap()}
     before = self._first if not step else journal.history[-1]
     seen = {k: x for k, x in before.items() if _is_seen(k)}
     sampled = {k: 0 if step else self._first[k] for k in phase.SAMPLED}
     if step + 1 in self._looks:
-      seen, looked = self._look(state.params, step, journal)
+      seen, looked = self._look(state.params, step, journal, times)
       sampled = {k: sampled[k] + looked[k] for k in sampled}
-    seconds['seconds_sample'] = clock.lap()
     # The first step counts what was collected before the clock ran.
-    speed = sampled['sampled_tokens'] / sum(seconds.values()) if step else 0.0
+    seconds = times.spent('data', 'update', 'sample', 'grade')
+    speed = sampled['sampled_tokens'] / seconds if step else 0.0
     sampled['tokens_per_second'] = speed
-    return state, seen | sampled | metrics | seconds
+    return state, seen | sampled | metrics
 
   def _look(
-    self, params: Any, step: int, journal: Journal
+    self, params: Any, step: int, journal: Journal, times: Times
   ) -> tuple[dict[str, Any], dict[str, int]]:
     """Returns what a look sees, and what was sampled for it."""
     job, each = self.job, self._look_batches()
@@ -104,11 +127,16 @@ class ImitationRound:
     seen, total = [], dict.fromkeys(phase.SAMPLED, 0)
     for number in range(first, first + each):
       processes.enter('sampling')
-      graded = phase.sample(job, params, self.offset + number, 0.0)
+      graded = self._sample(params, number, times)
       seen.append(phase.seen(job, graded))
       total = {k: total[k] + x for k, x in phase.sampled(graded).items()}
     journal.samples(_few(job, graded))
     return {name: _mean([one[name] for one in seen]) for name in seen[0]}, total
+
+  def _sample(self, params: Any, batch: int, times: Times) -> rollout.Rollout:
+    number = self.offset + batch
+    sampled = phase.start_sampling(self.job, params, number, 0.0, times)
+    return phase.read(self.job, sampled, times)
 
   def _look_batches(self) -> int:
     """Returns the batches of one look."""
@@ -136,16 +164,7 @@ class ImitationRound:
     """Returns the rows of the round, and keeps them for who resumes it."""
     job, plan = self.job, self.plan
     params = phase.as_trained(job, params)  # It may start from masters.
-    found: list[Trace] = []
-    total = dict.fromkeys(phase.SAMPLED, 0)
-    for batch in range(self._batches()):
-      job.stop.check()
-      processes.enter('sampling', f'{plan.name} batch {batch + 1}')
-      graded = phase.sample(job, params, self.offset + batch, 0.0)
-      found += traces_of(job, graded)
-      self._first = phase.seen(job, graded)
-      total = {k: total[k] + x for k, x in phase.sampled(graded).items()}
-    self._first |= total
+    found = self._traces(params)
     between = tuple(int(i) for i in job.instructions[0])
     collected = Collected(found, between, self._gold_nats(params))
     rng = np.random.default_rng([job.config.seed, self.offset])
@@ -160,6 +179,21 @@ class ImitationRound:
     packed = pack(rows, _columns(job), job.tokenizer.pad)
     processes.decide(lambda: _keep(self._path(), *packed))
     return packed
+
+  def _traces(self, params: Any) -> list[Trace]:
+    """Returns what the model writes before the round, and counts it."""
+    found: list[Trace] = []
+    total = dict.fromkeys(phase.SAMPLED, 0)
+    with contextlib.closing(Times()) as times:
+      for batch in range(self._batches()):
+        self.job.stop.check()
+        processes.enter('sampling', f'{self.plan.name} batch {batch + 1}')
+        graded = self._sample(params, batch, times)
+        found += traces_of(self.job, graded)
+        self._first = phase.seen(self.job, graded)
+        total = {k: total[k] + x for k, x in phase.sampled(graded).items()}
+    self._first |= total
+    return found
 
   def _path(self) -> pathlib.Path:
     return self.job.workdir / 'traces' / f'{self.plan.name}.npz'

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from score_jax import objective, reading, sharding
+from score_jax import correction, objective, reading, sharding
 from score_jax.models.lora import bind, Lora
 from score_jax.models.transformer import by_layer, Transformer
 from score_jax.policy import (
@@ -83,6 +83,8 @@ class Learning:
   # stages before it.
   seed: int = 0
   first_step: int = 0
+  # Of what another policy sampled; None = the one that is scored did.
+  correction: correction.Correction | None = None
 
 
 Update = Callable[..., tuple[TrainState, Metrics]]
@@ -172,6 +174,7 @@ def loss_and_metrics(
     scores = jax.lax.stop_gradient(scores)
     taught = both(model, policy, learning.lora.dropout, key)
   turn = trajectory.turn
+  taught, weighed = _corrected(learning, batch, scores, taught)
   valid = jnp.ones_like(trajectory.truncated) & objective.taught(stage)
   if learning.mask_truncated:
     valid &= ~trajectory.truncated
@@ -187,7 +190,19 @@ def loss_and_metrics(
   )
   loss = objective.loss(advantage, kl_loss, weights * valid, taught.logp, turn)
   rows = {'advantage': advantage, 'credit': credit}
-  return loss, _metrics(learning, batch, scores, paid, value, rows)
+  metrics = _metrics(learning, batch, scores, paid, value, rows)
+  return loss, metrics | weighed
+
+
+def _corrected(learning, batch, scores, taught) -> tuple[TokenScores, Metrics]:
+  """Returns the scores that are taught, and metrics, once they are weighed."""
+  chosen = learning.correction
+  if chosen is None:
+    return taught, {}
+  rows, turns = batch.trajectory, batch.reward.shape[1]
+  found = correction.weights(chosen, scores.logp, rows.logp, rows.turn, turns)
+  metrics = correction.metrics(chosen, found, rows.turn, turns)
+  return correction.weighted(taught, found.weight), metrics
 
 
 def _given(learning, batch, average) -> jax.Array | None:

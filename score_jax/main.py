@@ -148,8 +148,9 @@ def _run(config: ConfigDict, workdir: pathlib.Path) -> None:
   logging.set_verbosity(logging.WARNING)  # Libraries' notes are not for users.
   import jax  # Here, for refused flags should come in an instant.
 
-  from score_jax import processes
+  from score_jax import compilation, processes
 
+  compilation.keep(config.compilation.folder, config.compilation.least_seconds)
   processes.connect(os.environ, config.limits.silent_seconds)
   config_lib.check(config, jax.device_count())
   from score_jax import run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,18 +13,24 @@ import numpy as np
 import optax
 
 from score_jax import (
+  checkpoint,
+  claims,
   data,
   evaluation,
   learner,
+  processes,
   rollout,
   sharding,
   shards,
 )
 from score_jax.config import samples_per_problem
 from score_jax.job import Job
+from score_jax.journal import say
 from score_jax.methods import catalogue
 from score_jax.methods.plan import Phase
+from score_jax.places import Place
 from score_jax.sampler import FirstAttempts, Prompts
+from score_jax.timing import Times
 from score_jax.trajectory import Trajectory
 
 # Which stream of random numbers a key belongs to.
@@ -34,6 +39,25 @@ OFFLINE, GREEDY = 1_000_001, 1_000_004
 
 class TrainingError(RuntimeError):
   """Training that must not go on; the text says why and what to do."""
+
+
+def folder(job: Job, name: str) -> Place:
+  """Returns where the checkpoints of a stage are."""
+  return claims.checkpoints(job.config, job.workdir) / name
+
+
+def best_first(where: Place) -> list[int]:
+  """Returns the steps in a folder from the best; one process looks for all."""
+  return processes.decide(lambda: checkpoint.best_first(where))
+
+
+def best_params(job: Job, name: str) -> tuple[Any, int]:
+  """Returns what was trained, and the step, of a stage's best checkpoint."""
+  where = folder(job, name)
+  params, meta = checkpoint.restore_params(
+    where, best_first(where), job.policy_like(), say
+  )
+  return params, meta['step']
 
 
 def offset(job: Job, phase: Phase) -> int:
@@ -133,24 +157,36 @@ def _places(job, optimizer, shapes: learner.TrainState) -> learner.TrainState:
   )
 
 
-def sample(
-  job: Job, params: Any, number: int, offline: float
-) -> rollout.Rollout:
-  """Returns the graded trajectories of a batch.
+def batch(job: Job, number: int) -> tuple[np.ndarray, data.Problems]:
+  """Returns the problems of a batch, and which these are, int64[N].
+
+  Args:
+    job: what all phases share.
+    number: of the batch, from 0 and over all phases.
+  """
+  size = batch_problems(job)
+  index = job.train.batch(job.config.seed, number, size)
+  return index, job.train.take(index)
+
+
+def start_sampling(
+  job: Job, params: Any, number: int, offline: float, times: Times
+) -> rollout.Sampled:
+  """Returns the trajectories of a batch, which the devices begin to make.
 
   Args:
     job: what all phases share.
     params: of what is trained, which samples.
     number: of the batch, from 0 and over all phases.
     offline: share of its problems whose first attempts are the base's.
+    times: of the step.
   """
-  size = batch_problems(job)
-  index = job.train.batch(job.config.seed, number, size)
-  problems = job.train.take(index)
+  with times.span('data'):
+    index, problems = batch(job, number)
   key = jax.random.fold_in(job.root_key(), number)
   ready = job.prepared(job.bound(params))
   base = functools.cache(lambda: job.prepared(job.base_on_devices()))
-  given = round(offline * size)
+  given = round(offline * len(problems))
 
   def of_part(places: np.ndarray) -> Trajectory:
     part = problems.take(places)
@@ -162,9 +198,33 @@ def sample(
       _first(job, part, index[places], places < given, base),
     )
 
-  return rollout.sample_and_read(
-    of_part, problems, job.config.sampling.parts, job.grader, job.tokenizer
-  )
+  with times.span('sample'):
+    return rollout.start_sampling(
+      of_part, problems, job.config.sampling.parts, times
+    )
+
+
+def read(job: Job, sampled: rollout.Sampled, times: Times) -> rollout.Rollout:
+  """Returns the graded trajectories of a batch."""
+  return rollout.read(sampled, job.grader, job.tokenizer, times)
+
+
+def abstract_trajectory(job: Job) -> Trajectory:
+  """Returns shapes and layout of the trajectories of a batch."""
+  _, problems = batch(job, 0)
+  prompts = rollout.put_prompts(job.mesh, problems, np.arange(len(problems)))
+
+  def sample(params):
+    key = job.root_key()
+    return job.training_sampler(
+      job.prepared(job.bound(params)), prompts, job.instructions, key
+    )
+
+  def placed(x):
+    place = sharding.of_rows(job.mesh, x.shape)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+  return jax.tree.map(placed, jax.eval_shape(sample, job.policy_like()))
 
 
 def _first(
@@ -263,16 +323,3 @@ def sampled(graded: rollout.Rollout) -> dict[str, int]:
   span = shards.fetch(graded.trajectory.span)
   tokens = int((span[..., 1] - span[..., 0]).sum())
   return {'sampled_attempts': graded.truncated.size, 'sampled_tokens': tokens}
-
-
-class Clock:
-  """Gives the seconds since it was last asked."""
-
-  def __init__(self):
-    self._last = time.monotonic()
-
-  def lap(self) -> float:
-    """Returns them."""
-    now = time.monotonic()
-    seconds, self._last = now - self._last, now
-    return seconds

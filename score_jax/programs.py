@@ -22,7 +22,14 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from score_jax import config as config_lib
-from score_jax import decoding, learner, objective, sampler, sharding
+from score_jax import (
+  correction,
+  decoding,
+  learner,
+  objective,
+  sampler,
+  sharding,
+)
 from score_jax.models import lora, transformer, weights
 from score_jax.policy import Policy
 from score_jax.trajectory import Trajectory
@@ -265,6 +272,9 @@ def _learning(config: ConfigDict) -> learner.Learning:
     beta2_high=adaptive.high,
     lora=adapter(config),
     seed=config.seed,
+    correction=correction.named(
+      method.correction, method.correction_level, method.correction_cap
+    ),
   )
 
 

@@ -19,6 +19,7 @@ from score_jax.data import Problems
 from score_jax.grading import Grader
 from score_jax.problem import Outcome, Problem, Verdict
 from score_jax.sampler import FirstAttempts, Prompts, Sample
+from score_jax.timing import Times
 from score_jax.tokenizer import Tokenizer
 from score_jax.trajectory import Trajectory
 
@@ -140,33 +141,69 @@ def put_prompts(
   return Prompts(*(sharding.put_rows(mesh, x) for x in arrays))
 
 
-def sample_and_read(
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+  """Trajectories of a batch that the devices have made, or are making."""
+
+  problems: Problems  # N of them.
+  parts: tuple[Trajectory, ...]  # Of as many problems each, in their order.
+
+  def whole(self) -> Sampled:
+    """Returns the same in one part."""
+    if len(self.parts) == 1:
+      return self
+    return Sampled(self.problems, (shards.settled(_concatenate(self.parts)),))
+
+
+def start_sampling(
   sample: Callable[[np.ndarray], Trajectory],
   problems: Problems,
   parts: int,
-  grader: Grader,
-  tokenizer: Tokenizer,
-) -> Rollout:
-  """Returns graded trajectories, each part graded while the next is sampled.
-
-  The device is given all parts at once; the host reads each as it is done and
-  hands it to the grader, which works on it in other processes.
+  times: Times,
+) -> Sampled:
+  """Returns trajectories, all of whose parts the devices were given at once.
 
   Args:
     sample: gives the trajectories of the problems of these places, int64[n].
     problems: N of them.
     parts: divides N, so that one program serves all parts.
-    grader: of the task.
-    tokenizer: of the model.
+    times: of the step.
   """
   places = np.split(np.arange(len(problems)), parts)
-  sampled = [shards.settled(sample(place)) for place in places]
-  reading = [
-    start_reading(trajectory, problems.take(place), grader, tokenizer)
-    for trajectory, place in zip(sampled, places, strict=True)
-  ]
-  done = [finish() for finish in reading]
-  return done[0] if parts == 1 else _join(done)
+  return Sampled(
+    problems,
+    tuple(
+      times.queue(lambda place=place: shards.settled(sample(place)))
+      for place in places
+    ),
+  )
+
+
+def read(
+  sampled: Sampled, grader: Grader, tokenizer: Tokenizer, times: Times
+) -> Rollout:
+  """Returns graded trajectories, each part graded while the next is sampled.
+
+  The host reads each part as it is done and hands it to the grader, which
+  works on it in other processes.
+
+  Args:
+    sampled: by the devices, or being sampled.
+    grader: of the task.
+    tokenizer: of the model.
+    times: of the step.
+  """
+  places = np.split(np.arange(len(sampled.problems)), len(sampled.parts))
+  reading = []
+  for trajectory, place in zip(sampled.parts, places, strict=True):
+    with times.span('sample'):
+      jax.block_until_ready(trajectory)
+    with times.span('grade'):
+      problems = sampled.problems.take(place)
+      reading.append(start_reading(trajectory, problems, grader, tokenizer))
+  with times.span('grade'):
+    done = [finish() for finish in reading]
+    return done[0] if len(done) == 1 else _join(done)
 
 
 def start_reading(
@@ -255,10 +292,20 @@ def _join(parts: Sequence[Rollout]) -> Rollout:
   )
 
 
-def _concatenate(parts: list[Trajectory]) -> Trajectory:
+def _concatenate(parts: Sequence[Trajectory]) -> Trajectory:
   """Returns the rows of all parts, spread over the mesh as those of one are."""
-  places = jax.tree.map(lambda x: x.sharding, parts[0])
-  return jax.tree.map(lambda place, *x: _joined(place)(*x), places, *parts)
+  return jax.tree.map(lambda *x: _joined(_place(x[0]))(*x), *parts)
+
+
+def _place(x: jax.Array) -> jax.sharding.Sharding:
+  """Returns the layout of rows like those of x, under the name it always has.
+
+  Where axes of a mesh have size 1 one layout has many names, of which compiled
+  programs return any; each would be compiled.
+  """
+  if not isinstance(x.sharding, jax.sharding.NamedSharding):
+    return x.sharding
+  return sharding.of_rows(x.sharding.mesh, x.shape)
 
 
 @functools.cache

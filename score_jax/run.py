@@ -16,7 +16,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from score_jax import claims, notices, pretrain, processes, tasks, train, watch
+from score_jax import (
+  claims,
+  notices,
+  phase,
+  pretrain,
+  processes,
+  tasks,
+  train,
+  watch,
+)
 from score_jax import config as config_lib
 from score_jax import job as job_lib
 from score_jax.checkpoint import CheckpointError
@@ -250,7 +259,7 @@ def final(job: Job, plans: list[Phase]) -> tuple[Any, int]:
   """Returns the parameters that all phases end with, and their step."""
   if not plans:
     return job.base_on_devices(), 0
-  params, step = train.best_params(job, plans[-1].name)
+  params, step = phase.best_params(job, plans[-1].name)
   return job.bound(params), step
 
 
@@ -285,7 +294,7 @@ def _stage(job: Job, plan: Phase, plans: list[Phase]) -> dict[str, Any]:
     before = plans[: plans.index(plan)]
     start = functools.partial(_start, job, plan, before)
     train.train_stage(job, plan, start)
-  params, step = train.best_params(job, plan.name)
+  params, step = phase.best_params(job, plan.name)
   return train.evaluate_into(job, plan.name, job.bound(params), step)
 
 

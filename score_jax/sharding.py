@@ -184,14 +184,19 @@ def fetch(tree: Any) -> Any:
   return jax.tree.map(one, tree)
 
 
+def of_rows(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
+  """Returns the layout of an array whose first dimension is split as rows."""
+  axes = ('batch',) + (None,) * (len(shape) - 1)
+  return NamedSharding(mesh, partition(mesh, axes, shape))
+
+
 def put_rows(mesh: Mesh, x: np.ndarray) -> jax.Array:
   """Returns a host array on the mesh, its first dimension split as 'batch'.
 
   Every process passes the same whole array and keeps its own rows.
   """
   x = np.asarray(x)
-  spec = partition(mesh, ('batch',) + (None,) * (x.ndim - 1), x.shape)
-  return _put(x, NamedSharding(mesh, spec))
+  return _put(x, of_rows(mesh, x.shape))
 
 
 def put_whole(mesh: Mesh, x: np.ndarray) -> jax.Array:

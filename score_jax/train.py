@@ -5,38 +5,37 @@ from __future__ import annotations
 import contextlib
 import math
 import pathlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from score_jax import (
   alarms,
   checkpoint,
-  claims,
+  compilation,
   data,
   evaluation,
   files,
   learner,
   phase,
   processes,
+  profiling,
   rollout,
-  sharding,
-  shards,
 )
 from score_jax.checkpoint import CheckpointError, Checkpoints
 from score_jax.config import ConfigError
 from score_jax.grading import Grader
 from score_jax.imitation import ImitationRound
-from score_jax.job import adapter, Interrupted, Job
-from score_jax.journal import Journal, open_journal, say
+from score_jax.job import Interrupted, Job
+from score_jax.journal import Journal, open_journal, say, Silent
 from score_jax.methods.plan import Inference, Phase, StagePlan
-from score_jax.objective import Groups
 from score_jax.phase import TrainingError
 from score_jax.places import Place
+from score_jax.sampler import Sample
+from score_jax.stage import Stage
+from score_jax.timing import Times
 
 # Which stream of random numbers a key belongs to.
 EVALUATION = 1_000_000
@@ -44,25 +43,11 @@ EVALUATION = 1_000_000
 VALIDATED = 'validation_accuracy_t1'  # In the metrics of a step that was.
 
 
-def folder(job: Job, name: str) -> Place:
-  """Returns where the checkpoints of a stage are."""
-  return claims.checkpoints(job.config, job.workdir) / name
-
-
 def is_finished(where: Place, plan: Phase) -> bool:
   """Returns whether a stage's last checkpoint is in the folder of all."""
   folder = where / plan.name
   newest = processes.decide(lambda: checkpoint.newest_step(folder))
   return newest is not None and newest >= plan.steps
-
-
-def best_params(job: Job, name: str) -> tuple[Any, int]:
-  """Returns what was trained, and the step, of a stage's best checkpoint."""
-  where = folder(job, name)
-  params, meta = checkpoint.restore_params(
-    where, _best_first(where), job.policy_like(), say
-  )
-  return params, meta['step']
 
 
 def start_params(job: Job, name: str) -> tuple[Any, int]:
@@ -73,116 +58,20 @@ def start_params(job: Job, name: str) -> tuple[Any, int]:
   """
   like = phase.masters_like(job)
   if like is None:
-    return best_params(job, name)
-  where = folder(job, name)
-  state, meta = checkpoint.restore_part(where, _best_first(where), like, say)
+    return phase.best_params(job, name)
+  where = phase.folder(job, name)
+  state, meta = checkpoint.restore_part(
+    where, phase.best_first(where), like, say
+  )
   return state['opt_state']['master'], meta['step']
-
-
-def _best_first(where: Place) -> list[int]:
-  return processes.decide(lambda: checkpoint.best_first(where))
-
-
-class _Stage:
-  """One stage under way: its programs, its state, and one step of it."""
-
-  def __init__(self, job: Job, plan: StagePlan):
-    self.job, self.plan = job, plan
-    s = job.config.sampling
-    self.groups = Groups(s.first_attempts, s.second_attempts)
-    self.problems = phase.batch_problems(job)
-    self.offset = phase.offset(job, plan)
-    self.optimizer = phase.make_optimizer(job, plan.steps)
-    averaged = plan.baseline == 'moving_average'
-    self.averages = len(plan.stage.reward) if averaged else 0
-    learning = _learning(job.config, plan, self.groups, job.policy, self.offset)
-    self.update = learner.make_update(job.model, self.optimizer, learning)
-    self.reference, self.near = _reference(job, plan)
-
-  def init(self, params: Any) -> learner.TrainState:
-    """Returns the state before the first update; params are copied."""
-    return phase.new_state(self.job, self.optimizer, params, self.averages)
-
-  def abstract(self) -> learner.TrainState:
-    """Returns shapes and layout of the state, to restore it."""
-    return phase.abstract_state(self.job, self.optimizer, self.averages)
-
-  def rollout(self, params: Any, step: int) -> rollout.Rollout:
-    """Returns the graded trajectories of step `step`, from 0."""
-    number = self.offset + step
-    return phase.sample(self.job, params, number, self.plan.offline)
-
-  def greedy(
-    self, params: Any, graded: rollout.Rollout
-  ) -> tuple[jax.Array | None, dict[str, int]]:
-    """Returns what greedy attempts earn where the baseline asks for them."""
-    if self.plan.baseline != 'remax':
-      return None, dict.fromkeys(phase.SAMPLED, 0)
-    reward, sampled = phase.greedy_rewards(self.job, params, graded)
-    return sharding.put_rows(self.job.mesh, reward), sampled
-
-  def score(self, history: list[dict[str, Any]]) -> float:
-    """Returns the newest checkpoint's figure of merit: the latest mean reward.
-
-    Between saves, so that one lucky batch does not make a checkpoint the best.
-    """
-    every = self.job.config.checkpoint.every
-    return float(np.mean([row['reward'] for row in history[-every:]]))
-
-  def step(
-    self, state: learner.TrainState, step: int, journal: Journal
-  ) -> tuple[learner.TrainState, dict[str, Any]]:
-    """Returns the state after one more update, and its metrics."""
-    return _step(self, state, step, journal)
 
 
 def _open_phase(
   job: Job, plan: Phase, start: Callable[[], Any]
-) -> _Stage | ImitationRound:
+) -> Stage | ImitationRound:
   if isinstance(plan, StagePlan):
-    return _Stage(job, plan)
+    return Stage(job, plan)
   return ImitationRound(job, plan, start)
-
-
-def _reference(job: Job, plan: StagePlan) -> tuple[Any, Any]:
-  """Returns the reference's parameters, and its own adapter or None."""
-  if not plan.near:
-    return job.base, None
-  trained, _ = best_params(job, plan.near)
-  if adapter(job.config) is not None:
-    return job.base, trained
-  # In the base's types and places, which may be the host's memory.
-  return jax.tree.map(
-    lambda x, like: jax.device_put(x.astype(like.dtype), like.sharding),
-    trained,
-    job.base,
-  ), None
-
-
-def _learning(config, plan, groups, policy, offset) -> learner.Learning:
-  method, adaptive = config.method, config.method.adaptive_beta2
-  # Without dropout neither is read, and stages that differ in nothing else
-  # share what is compiled.
-  drawn = bool(config.model.lora.rank and config.model.lora.dropout)
-  turns = len(plan.stage.reward)
-  return learner.Learning(
-    stage=plan.stage,
-    groups=groups,
-    policy=policy,
-    baseline=plan.baseline,
-    mask_truncated=method.truncated == 'mask',
-    accumulation=config.train.accumulation,
-    logits_chunk=config.model.logits_chunk,
-    attempt_tokens=tuple(config.sampling.max_tokens[:turns]),
-    prompt_tokens=config.sampling.max_prompt_tokens,
-    beta2_rate=adaptive.rate,
-    beta2_fraction=adaptive.fraction,
-    beta2_low=adaptive.low,
-    beta2_high=adaptive.high,
-    lora=adapter(config),
-    seed=config.seed if drawn else 0,
-    first_step=offset if drawn else 0,
-  )
 
 
 def train_stage(job: Job, plan: Phase, start: Callable[[], Any]) -> None:
@@ -200,7 +89,7 @@ def train_stage(job: Job, plan: Phase, start: Callable[[], Any]) -> None:
   """
   stage = _open_phase(job, plan, start)
   keep = job.config.checkpoint.keep
-  opened = checkpoint.open_checkpoints(folder(job, plan.name), keep, say)
+  opened = checkpoint.open_checkpoints(phase.folder(job, plan.name), keep, say)
   with contextlib.closing(opened) as checkpoints:
     state, history = _resume(stage, checkpoints, start)
     log = job.config.log
@@ -210,13 +99,13 @@ def train_stage(job: Job, plan: Phase, start: Callable[[], Any]) -> None:
       _loop(stage, state, checkpoints, journal)
 
 
-def _resume(stage: _Stage, checkpoints: Checkpoints, start: Callable):
+def _resume(stage: Stage, checkpoints: Checkpoints, start: Callable):
   """Returns state and metric history, restored or new."""
   job, plan = stage.job, stage.plan
   found = checkpoints.restore(stage.abstract())
   if found is None:
     return stage.init(start()), []
-  state, meta = found
+  saved, meta = found
   if meta['reference'] != job.base_hash:
     raise TrainingError(
       f'{checkpoints.folder} was trained against another base model '
@@ -224,39 +113,71 @@ def _resume(stage: _Stage, checkpoints: Checkpoints, start: Callable):
       'model.path back, or give another --workdir.'
     )
   say(f'{plan.name}: going on from step {meta["step"]} of {plan.steps}')
-  history = meta['history']
+  history, state = meta['history'], stage.restored(saved, meta['step'])
   if _validates(stage, len(history)) and VALIDATED not in history[-1]:
     history[-1] |= _validate(job, state.params)
   return state, history
 
 
 def _loop(
-  stage: _Stage,
+  stage: Stage | ImitationRound,
   state: learner.TrainState,
   checkpoints: Checkpoints,
-  journal: Journal,
+  journal: Journal | Silent,
 ) -> None:
   config, base = stage.job.config, _base(stage.job)
-  for step in range(len(journal.history), stage.plan.steps):
-    started = time.monotonic()
-    state, metrics = stage.step(state, step, journal)
-    done = step + 1
-    last = done == stage.plan.steps
-    if _validates(stage, done):
-      # Asked to end, it saves first; who goes on validates then.
-      with contextlib.suppress(Interrupted):
-        metrics |= _validate(stage.job, state.params)
-    metrics['seconds'] = time.monotonic() - started
-    journal.step(metrics)
-    for text in alarms.newly_raised(journal.history, base):
-      say(f'alarm     {stage.plan.name} {done}, {text}')
-    asked = stage.job.stop.heard()
-    if done % config.checkpoint.every == 0 or last or asked:
-      _save(stage, state, checkpoints, journal)
-    if asked and not last:
-      checkpoints.wait()
-      raise Interrupted
+  name, steps = stage.plan.name, stage.plan.steps
+  first = len(journal.history)
+  if config.eval.every and first < steps:
+    _compile_validation(stage.job, state.params)
+  with _measured(stage.job, name) as (times, compiled, profile):
+    for step in range(first, steps):
+      done = step + 1
+      last = done == steps
+      with profile.step(done):
+        state, metrics = stage.step(state, step, journal, times)
+        if _validates(stage, done):
+          # Asked to end, it saves first; who goes on validates then.
+          with (
+            contextlib.suppress(Interrupted),
+            times.span('validate'),
+            times.working(),
+          ):
+            metrics |= _validate(stage.job, state.params)
+      if step > first and (late := compiled.new()):
+        say(
+          f'warning   {name} {done} compiled {compilation.words(late)}; steps '
+          'behind the first should not'
+        )
+      with times.span('log'):
+        journal.step(metrics | times.take() | compiled.take())
+        for text in alarms.newly_raised(journal.history, base):
+          say(f'alarm     {name} {done}, {text}')
+      asked = stage.job.stop.heard()
+      if done % config.checkpoint.every == 0 or last or asked:
+        with times.span('save'):
+          _save(stage, state, checkpoints, journal)
+      if asked and not last:
+        checkpoints.wait()
+        raise Interrupted
   checkpoints.wait()
+
+
+@contextlib.contextmanager
+def _measured(
+  job: Job, name: str
+) -> Iterator[tuple[Times, compilation.Counter, profiling.Profile]]:
+  """Gives what measures the steps of a stage."""
+  c, folder = job.config.profile, job.workdir / 'profile' / name
+  # All processes do the same, so one of them is looked at.
+  first = c.first_step if processes.is_first() else 0
+  with (
+    contextlib.closing(Times()) as times,
+    contextlib.closing(
+      profiling.Profile(folder, first, c.steps, say)
+    ) as profile,
+  ):
+    yield times, compilation.Counter(), profile
 
 
 def _base(job: Job) -> alarms.Base | None:
@@ -269,117 +190,10 @@ def _base(job: Job) -> alarms.Base | None:
   return alarms.Base(known['accuracy_t1'], known['n'], count)
 
 
-def _validates(stage: _Stage, done: int) -> bool:
+def _validates(stage: Stage, done: int) -> bool:
   """Returns whether a validation follows that many steps."""
   every = stage.job.config.eval.every
   return bool(every) and (done % every == 0 or done == stage.plan.steps)
-
-
-def _step(
-  stage: _Stage, state: learner.TrainState, step: int, journal: Journal
-) -> tuple[learner.TrainState, dict[str, Any]]:
-  """Returns the state after one more update, and its metrics."""
-  job, clock = stage.job, phase.Clock()
-  where = f'{stage.plan.name} step {step + 1}'
-  processes.enter('sampling', where)
-  graded = stage.rollout(state.params, step)
-  seconds = {'seconds_sample': clock.lap()}
-  reward = phase.rewards(job, graded)
-  counted = phase.counts(graded) | graded.rates()
-  seconds['seconds_grade'] = clock.lap()
-  greedy, more = stage.greedy(state.params, graded)
-  seconds['seconds_sample'] += clock.lap()
-  processes.enter('updating', where)
-  paid = sharding.put_rows(job.mesh, reward)
-  batch = learner.Batch(graded.trajectory, paid, greedy)
-  state, metrics = stage.update(state, stage.reference, batch, stage.near)
-  of_rows = {name: metrics.pop(name) for name in learner.ROWS}
-  metrics = _flat(shards.fetch(metrics))
-  seconds['seconds_update'] = clock.lap()
-  weights = np.asarray(stage.plan.stage.reward)
-  sampled = {k: x + more[k] for k, x in phase.sampled(graded).items()}
-  record = counted | metrics | seconds | sampled
-  record['reward'] = float((reward.mean(axis=0) * weights).sum())
-  tokens = np.sum([metrics[f'tokens_t{t + 1}'] for t in range(len(weights))])
-  record['tokens_per_second'] = (
-    float(tokens) * len(reward) / sum(seconds.values())
-  )
-  if step % max(1, job.config.log.samples_every) == 0:
-    journal.samples([*_samples(job, graded, reward, of_rows)])
-  _check_limits(stage, record, graded)
-  return state, record
-
-
-def _samples(
-  job: Job,
-  graded: rollout.Rollout,
-  reward: np.ndarray,
-  of_rows: dict[str, jax.Array],
-) -> Iterator[dict[str, Any]]:
-  """Gives a few rows of a batch, spread over it, for people to read."""
-  rows = np.linspace(0, len(reward), job.config.log.samples, endpoint=False)
-  for row in rows.astype(int):
-    advantage, credit, kl = (
-      shards.fetch(of_rows[name][row]) for name in learner.ROWS
-    )
-    yield (
-      graded.record(row)
-      | {'reward': reward[row].tolist(), 'paid': credit.tolist()}
-      | {'advantage': advantage.tolist()}
-      | graded.tokens(row, kl, job.tokenizer)
-    )
-
-
-def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
-  """Returns scalars by name; a number per turn becomes name_t1, name_t2, ..."""
-  flat = {}
-  for name, value in metrics.items():
-    if np.ndim(value):
-      flat |= {f'{name}_t{t}': float(x) for t, x in enumerate(value, start=1)}
-    else:
-      flat[name] = float(value)
-  return flat
-
-
-def _check_limits(stage, record, graded) -> None:
-  """Raises TrainingError where a limit is passed."""
-  limits, name = stage.job.config.limits, stage.plan.name
-  gap = record['logp_gap_mean']
-  if record['skipped'] >= limits.nonfinite_updates:
-    raise TrainingError(
-      f'{name}: {record["skipped"]:.0f} updates in a row were not finite '
-      f'(limits.nonfinite_updates={limits.nonfinite_updates}); lower '
-      'optimizer.learning_rate, or go back to an earlier checkpoint.'
-    )
-  if gap > limits.logp_gap:
-    raise TrainingError(
-      f'{name}: sampling and scoring disagree by {gap:.2g} nats per token '
-      f'(limits.logp_gap={limits.logp_gap:g}); the update would train another '
-      f'policy than the one that sampled. {_wider(stage.job.config)}, or raise '
-      'the limit if the gap is that of rounding.'
-    )
-  if graded.failure_share() > limits.grader_failures:
-    raise TrainingError(
-      f'{name}: the grader failed on {graded.failure_share():.0%} of the '
-      f'attempts (limits.grader_failures={limits.grader_failures:g}); mend it '
-      'before its zeros teach the model anything.'
-      f'{_complaint(stage.job)}'
-    )
-
-
-def _wider(config: ConfigDict) -> str:
-  """Returns which setting brings sampling and scoring closer."""
-  for name in ('weights', 'cache'):
-    if config.sampling[name] != 'same':
-      return f"Use sampling.{name}='same'"
-  return 'Use model.dtype=float32'
-
-
-def _complaint(job: Job) -> str:
-  """Returns what a grader raised, or ''."""
-  of_all = processes.share(job.grader.complaints)
-  first = [text for complaints in of_all for text in complaints][:1]
-  return ''.join(f' The first error: {x}' for x in first)
 
 
 def _save(stage, state, checkpoints, journal) -> None:
@@ -402,7 +216,7 @@ def _save(stage, state, checkpoints, journal) -> None:
   }
   _keep(stage.job)  # Before it, so that no step is there without its records.
   try:
-    checkpoints.save(done, state, meta, score)
+    checkpoints.save(done, stage.saved(state), meta, score)
   except CheckpointError as error:
     if done == stage.plan.steps:
       raise
@@ -436,19 +250,14 @@ def evaluate(
     inference: what the model is asked; None: the job's attempts.
   """
   size = min(job.config.eval.batch, len(problems))
-  key = jax.random.fold_in(job.root_key(), EVALUATION)
-  sampler, instructions = job.asking(inference)
   ready = job.prepared(params)
   reading, parts, rows = [], [], []
   for start in range(0, len(problems), size):
     job.stop.check()
     processes.enter('evaluating')
     number = np.arange(start, start + size)
-    # The last batch is filled up, so that one program serves all of them.
-    filled = problems.take(np.minimum(number, len(problems) - 1))
-    prompts = rollout.put_prompts(job.mesh, filled, number)
-    first = rollout.given_attempts(job.mesh, filled, samples=1)
-    trajectory = sampler(ready, prompts, instructions, key, first)
+    filled, sampler, inputs = _asked(job, ready, problems, number, inference)
+    trajectory = sampler(*inputs)
     reading.append(
       rollout.start_reading(trajectory, filled, grader, job.tokenizer)
     )
@@ -461,6 +270,40 @@ def evaluate(
   count = len(problems)
   whole = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
   return evaluation.Attempts(**whole), rows[:count]
+
+
+def _asked(
+  job: Job,
+  params: Any,
+  problems: data.Problems,
+  number: np.ndarray,
+  inference: Inference | None = None,
+) -> tuple[data.Problems, Sample, tuple]:
+  """Returns a batch of an evaluation, its sampler, and what that is called with.
+
+  Args:
+    job: what all evaluations share.
+    params: of the model, prepared for sampling.
+    problems: of the whole evaluation.
+    number: int64[n], the batch's places among them; the last batch is filled
+      up, so that one program serves all of them.
+    inference: what the model is asked; None: the job's attempts.
+  """
+  key = jax.random.fold_in(job.root_key(), EVALUATION)
+  sampler, instructions = job.asking(inference)
+  filled = problems.take(np.minimum(number, len(problems) - 1))
+  prompts = rollout.put_prompts(job.mesh, filled, number)
+  first = rollout.given_attempts(job.mesh, filled, samples=1)
+  return filled, sampler, (params, prompts, instructions, key, first)
+
+
+def _compile_validation(job: Job, params: Any) -> None:
+  """Compiles what validations call, so that no later step has to."""
+  size = min(job.config.eval.batch, len(job.validation))
+  _, sampler, inputs = _asked(
+    job, job.prepared(job.bound(params)), job.validation, np.arange(size)
+  )
+  sampler.lower(*inputs).compile()
 
 
 def _validate(job: Job, params: Any) -> dict[str, float | None]:

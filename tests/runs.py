@@ -170,10 +170,11 @@ def _run(arguments: list[str], log: str, environment: dict[str, str]) -> None:
 
 @functools.cache
 def rows(path: pathlib.Path) -> tuple[dict[str, Any], ...]:
-  """Returns the rows of a finished run's file, without what a clock said."""
+  """Returns the rows of a finished run's file, without what a clock said,
+  and what was compiled."""
   found, bad = files.read_jsonl(path)
   assert bad == []
-  timed = ('seconds', 'tokens_per_second')
+  timed = ('seconds', 'tokens_per_second', 'device_idle', 'compilations')
   return tuple(
     {k: v for k, v in row.items() if not k.startswith(timed)} for row in found
   )

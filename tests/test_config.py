@@ -55,6 +55,9 @@ AT_LEAST_0 = (
   'log.samples',
   'log.samples_every',
   'limits.logp_gap',
+  'limits.corrected_gap',
+  'compilation.least_seconds',
+  'profile.first_step',
   'pretrain.learning_rate',
 )
 AT_LEAST_1 = (
@@ -81,6 +84,7 @@ AT_LEAST_1 = (
   'pretrain.first_steps',
   'pretrain.second_steps',
   'pretrain.check_every',
+  'profile.steps',
 )
 SHARES = (
   'method.gamma',
@@ -108,6 +112,8 @@ CHOICES = {
     'leave_one_out, remax, group, moving_average, none',
   ),
   'method.truncated': ('drop', 'keep, wrong, mask'),
+  'method.correction': ('clipped', 'none, truncated, masked'),
+  'method.correction_level': ('turn', 'token, attempt, trajectory'),
 }
 
 
@@ -262,6 +268,31 @@ def test_a_misspelt_choice_is_refused_with_the_nearest_one():
       'train.accumulation=3 does not divide the 64 problems',
     ),
     _one('pretrain.width', 60, 'pretrain.width', '2 x pretrain.heads', '60'),
+    _one(
+      'method.correction_cap', 0.5, 'method.correction_cap', '0 for no limit'
+    ),
+    pytest.param(
+      {'method.correction': 'masked', 'method.correction_cap': 0.0},
+      ('method.correction=masked', '0 is no limit', 'set it to 2'),
+      id='a mask without a limit',
+    ),
+    _one(
+      'train.overlap',
+      True,
+      'train.overlap=True learns from attempts of the parameters before',
+      'method.correction=none',
+      'set method.correction=truncated',
+    ),
+    pytest.param(
+      {
+        'train.overlap': True,
+        'method.correction': 'truncated',
+        'sampling.top_k': 5,
+        'sampling.score_truncated': True,
+      },
+      ('sampling.top_k=5', 'do not go with train.overlap=True', 'set top_k=0'),
+      id='tokens cut off a step later',
+    ),
   ],
 )
 def test_settings_that_cannot_run_are_refused_with_the_remedy(changes, words):

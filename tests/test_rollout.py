@@ -1,5 +1,6 @@
 """What was sampled is read attempt by attempt, graded and paid."""
 
+import contextlib
 import types
 
 import jax
@@ -11,6 +12,7 @@ import tiny
 from score_jax import grading, rollout, sampler, sharding
 from score_jax.data import Problems
 from score_jax.problem import Outcome, Problem, Verdict
+from score_jax.timing import Times
 
 LETTERS = '.!_abcdefg'  # Ids 0, 1 and 2 are the end, the closing and padding.
 REWARD = {'wrong': -1.0, 'unparsed': -2.0, 'timeout': -3.0, 'error': -4.0}
@@ -272,7 +274,15 @@ def test_a_batch_sampled_in_parts_is_the_whole_batch(base, parts):
     return lambda: [Verdict(Outcome.WRONG, x) for x in texts]
 
   grader = grading.Grader(start, list)
-  found = rollout.sample_and_read(sampled, four, parts, grader, Letters())
+  with contextlib.closing(Times()) as times:
+    begun = rollout.start_sampling(sampled, four, parts, times)
+    found = rollout.read(begun, grader, Letters(), times)
+    at_once = rollout.read(begun.whole(), grader, Letters(), times)
+  assert at_once.texts == found.texts
+  jax.tree.map(
+    np.testing.assert_array_equal, at_once.trajectory, found.trajectory
+  )
+  del order[2 * parts :]
   whole = sampled(np.arange(4))
   for name in ('tokens', 'turn', 'length', 'span', 'truncated'):
     np.testing.assert_array_equal(

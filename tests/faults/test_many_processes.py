@@ -104,8 +104,18 @@ def test_four_processes_learn_what_two_learn_bit_for_bit(runs, pair, tmp_path):
       {'stage1': 2, 'stage2': 2},
       {'sampling__layout': 'tensor'},
     ),
+    (
+      {'stage1': 3, 'stage2': 2},
+      {
+        'train__overlap': True,
+        'train__stage1_steps': 3,
+        'method__correction': 'truncated',
+        'sampling__parts': 2,
+        'limits__corrected_gap': 10.0,
+      },
+    ),
   ],
-  ids=['remax', 'star', 'self_refine', 'laid out'],
+  ids=['remax', 'star', 'self_refine', 'laid out', 'overlap'],
 )
 def test_what_else_can_be_set_gives_what_one_process_gives(
   runs, tmp_path, steps, settings
@@ -113,7 +123,7 @@ def test_what_else_can_be_set_gives_what_one_process_gives(
   short = {'train__stage1_steps': 2, 'train__stage2_steps': 2, 'eval__every': 2}
   for name, processes, devices in (('one', 1, 2), ('two', 2, 1)):
     with several.group(
-      runs, tmp_path / name, processes, devices, **short, **settings
+      runs, tmp_path / name, processes, devices, **(short | settings)
     ) as group:
       assert group.codes() == [0] * processes, group.said(0)
   two, one = tmp_path / 'two', tmp_path / 'one'
