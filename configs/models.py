@@ -79,6 +79,8 @@ def apply(config: ConfigDict, model: Model) -> None:
   config.sampling.layout = 'auto'  # By the slice's memory.
   config.task.chat = 'on'
   config.mesh.fsdp, config.mesh.tensor = model.fsdp, model.tensor
+  # 256 tokens of each device, for each block gathers the vocabulary's table.
+  config.model.logits_chunk = 256 * model.fsdp
   rows = config.train.trajectories
   problems = rows // config_lib.samples_per_problem(config)
   # Never more parts than problems: a group is not split.
