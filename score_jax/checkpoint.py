@@ -33,9 +33,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
-from score_jax import files, processes
+from score_jax import commits, files, processes
 
 MANIFEST = 'manifest.json'
 UNFINISHED = '*.orbax-checkpoint-tmp'  # As Orbax names what it is writing.
@@ -53,6 +52,7 @@ class Checkpoints:
   folder: pathlib.Path
   manager: ocp.CheckpointManager
   report: Callable[[str], None]  # Takes one line for people to read.
+  meeting: commits.Meeting | None  # Of the processes, where there are several.
 
   def save(
     self, step: int, state: Any, meta: Mapping[str, Any], score: float
@@ -72,7 +72,8 @@ class Checkpoints:
 
     Raises:
       CheckpointError: if this step cannot be written, or the one before could
-        not be. Older steps are untouched, and the next save may succeed.
+        not be, by any process; on all of them. Older steps are untouched, and
+        the next save may succeed.
     """
     record = json.loads(json.dumps({'score': score, 'meta': meta}))
     jax.block_until_ready(state)  # A failed update is not a failed save.
@@ -83,7 +84,11 @@ class Checkpoints:
         f'steps in {self.folder} must grow; got {step} after {newest}.'
       )
     items = _items(_named(state))
-    with self._writing():
+    if self.meeting:
+      self.meeting.begin()
+    # What fails here on one of several processes, the others do not hear of:
+    # it ends the job. What may fail for want of room fails in the background.
+    with contextlib.nullcontext() if self.meeting else self._writing():
       self.manager.save(
         step,
         args=ocp.args.Composite(
@@ -143,24 +148,25 @@ class Checkpoints:
         self.manager.reload()
       raise CheckpointError(
         f'A checkpoint could not be written to {self.folder}: '
-        f'{_reason(error)}. The older ones are untouched, and a later save '
-        'may succeed.'
+        f'{_reason(commits.Temporary.fault or error)}. The older ones are '
+        'untouched, and a later save may succeed.'
       ) from error
 
   def _move_aside(self, step: int, fault: str) -> None:
-    path = self.folder / str(step)
-    if jax.process_index() == 0:
-      aside = _free_name(self.folder / f'damaged-{step}')
-      with self._writing():
-        path.rename(aside)
-      before = newest_step(self.folder)
-      then = 'None is left before it' if before is None else f'Trying {before}'
-      self.report(
-        f'The checkpoint {path} is damaged: {fault}. It is now {aside.name}. '
-        f'{then}.'
-      )
-    multihost_utils.sync_global_devices('moved aside')
+    processes.decide(lambda: self._rename(step, fault))
     self.manager.reload()
+
+  def _rename(self, step: int, fault: str) -> None:
+    path = self.folder / str(step)
+    aside = _free_name(self.folder / f'damaged-{step}')
+    with self._writing():
+      path.rename(aside)
+    before = newest_step(self.folder)
+    then = 'None is left before it' if before is None else f'Trying {before}'
+    self.report(
+      f'The checkpoint {path} is damaged: {fault}. It is now {aside.name}. '
+      f'{then}.'
+    )
 
 
 def open_checkpoints(
@@ -183,9 +189,12 @@ def open_checkpoints(
   except OSError as error:
     raise CheckpointError(f'{folder}: {_reason(error)}.') from error
   _remove_unfinished(folder)
+  meeting = commits.Meeting() if processes.several() else None
   options = ocp.CheckpointManagerOptions(
     preservation_policy=_NewestAndBest(folder, keep),
+    temporary_path_class=commits.Temporary if meeting else None,
     async_options=ocp.AsyncOptions(
+      barrier_sync_fn=meeting,
       # Runs in the background, on one process, before the step is renamed to
       # its final name: hashing costs no training time, and no step is ever
       # without its manifest.
@@ -195,7 +204,7 @@ def open_checkpoints(
     ),
   )
   return Checkpoints(
-    folder, ocp.CheckpointManager(folder, options=options), report
+    folder, ocp.CheckpointManager(folder, options=options), report, meeting
   )
 
 
@@ -481,10 +490,8 @@ def _flush(path: pathlib.Path) -> None:
 
 
 def _agreed_fault(path: pathlib.Path, items: Sequence[str]) -> str:
-  """Returns '' on all processes or on none; one reads the files for all."""
-  fault = _fault(path, items) if jax.process_index() == 0 else ''
-  whole = multihost_utils.broadcast_one_to_all(np.array(not fault))
-  return '' if whole else fault or 'damaged'
+  """Returns what is wrong with a step, or ''; one reads the files for all."""
+  return processes.decide(lambda: _fault(path, items))
 
 
 def _fault(path: pathlib.Path, items: Sequence[str]) -> str:
@@ -524,6 +531,8 @@ def _remove_unfinished(folder: pathlib.Path) -> None:
 
 def _reason(error: Exception) -> str:
   """Returns the system's words for an error that may be pages long."""
+  if isinstance(error, commits.SaveFailed):
+    return str(error)
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
   code = re.search(r"os_error_code='(\d+)'", str(error))

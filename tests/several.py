@@ -19,7 +19,8 @@ STOPPED = 75  # The exit code that is asked for.
 SMALL = {'log.tensorboard': False, 'log.report': False}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+  """Returns a port of this machine that nobody listens at now."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     return free.getsockname()[1]
@@ -84,7 +85,7 @@ def group(
     environment['SCRIPTED'] = scripted
   if processes > 1:
     environment |= {
-      'SCORE_COORDINATOR': f'127.0.0.1:{_free_port()}',
+      'SCORE_COORDINATOR': f'127.0.0.1:{free_port()}',
       'SCORE_PROCESSES': str(processes),
     }
   started, logs = [], []

@@ -96,6 +96,7 @@ ORDER = (
   'methods.supervised',
   'methods.prompting',
   'methods.catalogue',
+  'commits',
   'checkpoint',
   'journal',
   'alarms',
