@@ -221,6 +221,14 @@ def newest_step(folder: pathlib.Path) -> int | None:
   return max(steps(folder), default=None)
 
 
+def is_cut_short(folder: pathlib.Path, step: int) -> bool:
+  """Returns whether a step lacks files, or some of their bytes.
+
+  It reads none of them, so it does not see bytes that are others.
+  """
+  return bool(_fault(folder / str(step), ITEMS, read=False))
+
+
 def best_first(folder: pathlib.Path) -> list[int]:
   """Returns the steps in a folder from the best to the worst.
 
@@ -494,7 +502,7 @@ def _agreed_fault(path: pathlib.Path, items: Sequence[str]) -> str:
   return processes.decide(lambda: _fault(path, items))
 
 
-def _fault(path: pathlib.Path, items: Sequence[str]) -> str:
+def _fault(path: pathlib.Path, items: Sequence[str], read: bool = True) -> str:
   """Returns what is wrong with the files of a step, or ''."""
   try:
     manifest = json.loads((path / MANIFEST).read_text())
@@ -504,7 +512,7 @@ def _fault(path: pathlib.Path, items: Sequence[str]) -> str:
       found = (path / name).stat().st_size
       if found != size:
         return f'{name} has {found} bytes instead of {size}'
-      if _digest(path / name) != digest:
+      if read and _digest(path / name) != digest:
         return f'{name} holds other bytes than were written'
   except PermissionError as error:  # Says nothing about the bytes.
     raise CheckpointError(f'{error.filename}: {_reason(error)}.') from error

@@ -20,6 +20,7 @@ import numpy as np
 
 from score_jax import (
   data,
+  inspection,
   learner,
   phase,
   processes,
@@ -79,9 +80,10 @@ class ImitationRound:
     """Returns the state after one more update, and its metrics."""
     clock = phase.Clock()
     processes.enter('updating', f'{self.plan.name} step {step + 1}')
-    state, metrics = self._update(state, self._batch(step), self._reference)
+    batch = self._batch(step)
+    state, metrics = self._update(state, batch, self._reference)
     metrics = {name: float(x) for name, x in metrics.items()}
-    _check_finite(self.plan, metrics)
+    self._check_finite(step, batch, metrics)
     seconds = {'seconds_update': clock.lap()}
     before = self._first if not step else journal.history[-1]
     seen = {k: x for k, x in before.items() if _is_seen(k)}
@@ -94,6 +96,20 @@ class ImitationRound:
     speed = sampled['sampled_tokens'] / sum(seconds.values()) if step else 0.0
     sampled['tokens_per_second'] = speed
     return state, seen | sampled | metrics | seconds
+
+  def _check_finite(
+    self, step: int, batch: learner.Examples, metrics: dict[str, float]
+  ) -> None:
+    """Raises TrainingError where an update was not finite."""
+    if np.isfinite([metrics['loss'], metrics['grad_norm']]).all():
+      return
+    name, workdir = f'{self.plan.name}-{step + 1:06}', self.job.workdir
+    inspection.keep(workdir, name, vars(batch))
+    raise TrainingError(
+      f'{self.plan.name}: an update was not finite; its batch is in '
+      f'{workdir / inspection.FOLDER}. Lower optimizer.learning_rate, or set '
+      'optimizer.clip_norm.'
+    )
 
   def _look(
     self, params: Any, step: int, journal: Journal
@@ -261,14 +277,6 @@ def _mean(values: list[float | None]) -> float | None:
 def _is_seen(name: str) -> bool:
   """Returns whether a figure of a step is what the latest look saw."""
   return name not in OWN and not name.startswith(OWN_KINDS)
-
-
-def _check_finite(plan: Round, metrics: dict[str, float]) -> None:
-  if not np.isfinite([metrics['loss'], metrics['grad_norm']]).all():
-    raise TrainingError(
-      f'{plan.name}: an update was not finite; lower optimizer.learning_rate, '
-      'or set optimizer.clip_norm.'
-    )
 
 
 def _keep(path: pathlib.Path, tokens: np.ndarray, weight: np.ndarray) -> None:

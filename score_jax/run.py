@@ -15,13 +15,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from score_jax import checkpoint, pretrain, processes, room, tasks, train, watch
 from score_jax import config as config_lib
 from score_jax import job as job_lib
-from score_jax import pretrain, processes, tasks, train, watch
 from score_jax.checkpoint import CheckpointError
 from score_jax.config import ConfigError
 from score_jax.job import Interrupted, Job, Stop
-from score_jax.journal import say
+from score_jax.journal import NO_ROOM, say
 from score_jax.methods import catalogue, prompting
 from score_jax.methods.plan import Inference, Phase
 from score_jax.report.build import build
@@ -111,10 +111,22 @@ def run(
     say(f'stopped; the same command {after}')
     return stopped
   except (train.TrainingError, CheckpointError) as error:
-    print(f'score_jax: {error}', file=sys.stderr)
-    processes.note(str(error))
-    return FAILED
+    return _failed(str(error))
+  except OSError as error:
+    if error.errno not in NO_ROOM:
+      raise
+    return _failed(
+      f'{error.filename or workdir} cannot be written ({error.strerror}); make '
+      'room, and the same command goes on from what is saved.'
+    )
   return OK
+
+
+def _failed(words: str) -> int:
+  """Says why the job ends, and returns its exit code."""
+  print(f'score_jax: {words}', file=sys.stderr)
+  processes.note(words)
+  return FAILED
 
 
 @contextlib.contextmanager
@@ -127,6 +139,9 @@ def only_one(workdir: pathlib.Path) -> Iterator[None]:
   with contextlib.ExitStack() as held:
     if refusal := processes.decide(lambda: _lock(workdir, held)):
       raise ConfigError(refusal)
+    for refusal in processes.share(lambda: room.refusal(workdir)):
+      if refusal:
+        raise ConfigError(refusal)
     yield
 
 
@@ -187,7 +202,20 @@ def attend(
     if not held:  # Not before: settings that were refused claim nothing.
       processes.decide(lambda: job_lib.claim(config, workdir))
     say(job_lib.describe(job, plans))
+    if note := processes.decide(lambda: _no_room(job, missing)):
+      say(note)
     _stages(job, plans, started)
+
+
+def _no_room(job: Job, plans: list[Phase]) -> str:
+  """Returns that the checkpoints of phases may find no room, or ''."""
+  if not plans:
+    return ''
+  there = [len(checkpoint.steps(train.folder(job, p.name))) for p in plans]
+  # The newest, the best, and for a moment the one that is being written.
+  each = job.config.checkpoint.keep + 1
+  most = 1 + sum(max(0, each - n) for n in there)
+  return room.warning(job.workdir, job_lib.checkpoint_bytes(job), most)
 
 
 def _stages(job: Job, plans: list[Phase], started: float) -> None:

@@ -18,6 +18,7 @@ from score_jax import (
   data,
   evaluation,
   files,
+  inspection,
   learner,
   phase,
   processes,
@@ -47,10 +48,16 @@ def folder(job: Job, name: str) -> pathlib.Path:
 
 
 def is_finished(workdir: pathlib.Path, plan: Phase) -> bool:
-  """Returns whether a stage's last checkpoint is there."""
+  """Returns whether a stage's last checkpoint is there, to its last byte."""
   folder = workdir / 'checkpoints' / plan.name
-  newest = processes.decide(lambda: checkpoint.newest_step(folder))
-  return newest is not None and newest >= plan.steps
+
+  def reached() -> bool:
+    newest = checkpoint.newest_step(folder)
+    if newest is None or newest < plan.steps:
+      return False
+    return not checkpoint.is_cut_short(folder, newest)
+
+  return processes.decide(reached)
 
 
 def best_params(job: Job, name: str) -> tuple[Any, int]:
@@ -232,7 +239,7 @@ def _loop(
   checkpoints: Checkpoints,
   journal: Journal,
 ) -> None:
-  config, base = stage.job.config, _base(stage.job)
+  config, base, blocked = stage.job.config, _base(stage.job), 0.0
   for step in range(len(journal.history), stage.plan.steps):
     started = time.monotonic()
     state, metrics = stage.step(state, step, journal)
@@ -243,16 +250,30 @@ def _loop(
       with contextlib.suppress(Interrupted):
         metrics |= _validate(stage.job, state.params)
     metrics['seconds'] = time.monotonic() - started
+    # Which the save behind the step before held this one up for.
+    metrics['seconds_save'], blocked = blocked, 0.0
     journal.step(metrics)
     for text in alarms.newly_raised(journal.history, base):
       say(f'alarm     {stage.plan.name} {done}, {text}')
     asked = stage.job.stop.heard()
     if done % config.checkpoint.every == 0 or last or asked:
+      started = time.monotonic()
       _save(stage, state, checkpoints, journal)
+      blocked = time.monotonic() - started
     if asked and not last:
       checkpoints.wait()
       raise Interrupted
   checkpoints.wait()
+  _say_blocked(journal)
+
+
+def _say_blocked(journal: Journal) -> None:
+  """Says what share of a stage's time its steps waited for saves."""
+  blocked = sum(row.get('seconds_save', 0.0) for row in journal.history)
+  seconds = sum(row['seconds'] for row in journal.history)
+  if blocked:
+    share = blocked / (seconds + blocked)
+    say(f'{journal.stage}: saves held up its steps for {share:.1%} of the time')
 
 
 def _base(job: Job) -> alarms.Base | None:
@@ -302,8 +323,28 @@ def _step(
   )
   if step % max(1, job.config.log.samples_every) == 0:
     journal.samples([*_samples(job, graded, reward, of_rows)])
+  if record['skipped']:
+    _keep_batch(stage, step, graded, reward, of_rows)
   _check_limits(stage, record, graded)
   return state, record
+
+
+def _keep_batch(
+  stage: _Stage,
+  step: int,
+  graded: rollout.Rollout,
+  reward: np.ndarray,
+  of_rows: dict[str, jax.Array],
+) -> None:
+  """Keeps a batch whose update was not finite, and was skipped."""
+  texts = (
+    graded.record(row) | {'reward': earned.tolist()}
+    for row, earned in enumerate(reward)
+  )
+  arrays = vars(graded.trajectory) | of_rows | {'reward': reward}
+  name = f'{stage.plan.name}-{step + 1:06}'
+  say(f'{name}: the update was not finite, and is skipped')
+  inspection.keep(stage.job.workdir, name, arrays, texts)
 
 
 def _samples(
@@ -344,7 +385,8 @@ def _check_limits(stage, record, graded) -> None:
   if record['skipped'] >= limits.nonfinite_updates:
     raise TrainingError(
       f'{name}: {record["skipped"]:.0f} updates in a row were not finite '
-      f'(limits.nonfinite_updates={limits.nonfinite_updates}); lower '
+      f'(limits.nonfinite_updates={limits.nonfinite_updates}); their batches '
+      f'are in {stage.job.workdir / inspection.FOLDER}. Lower '
       'optimizer.learning_rate, or go back to an earlier checkpoint.'
     )
   if gap > limits.logp_gap:
