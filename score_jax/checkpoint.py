@@ -63,7 +63,7 @@ class Checkpoints:
     disk, steps that are neither among the newest nor the best are deleted.
 
     Args:
-      step: number of updates; above those of the steps in the folder.
+      step: number of updates; none of the steps in the folder.
       state: pytree of jax Arrays, none of them empty or a typed random key,
         with a part `params` and at least one leaf beside it.
       meta: anything that JSON can hold.
@@ -78,11 +78,9 @@ class Checkpoints:
     record = json.loads(json.dumps({'score': score, 'meta': meta}))
     jax.block_until_ready(state)  # A failed update is not a failed save.
     self.wait()
-    newest = processes.decide(lambda: newest_step(self.folder))
-    if newest is not None and step <= newest:
-      raise CheckpointError(
-        f'steps in {self.folder} must grow; got {step} after {newest}.'
-      )
+    there = processes.decide(lambda: steps(self.folder))
+    if step in there:
+      raise CheckpointError(f'Step {step} is in {self.folder} already.')
     items = _items(_named(state))
     if self.meeting:
       self.meeting.begin()
@@ -100,7 +98,9 @@ class Checkpoints:
         force=True,
       )
 
-  def restore(self, target: Any) -> tuple[Any, Any] | None:
+  def restore(
+    self, target: Any, last: int | None = None
+  ) -> tuple[Any, Any] | None:
     """Returns the state and meta of the newest whole step, or None.
 
     Damaged steps are reported and moved aside, so that training can write
@@ -109,12 +109,15 @@ class Checkpoints:
     Args:
       target: the state as arrays or `ShapeDtypeStruct`s, with the shardings
         that it shall have; they need not be those it was saved with.
+      last: later steps than this are left alone; None: there are none.
 
     Raises:
       CheckpointError: if names, shapes or dtypes differ from the target's.
     """
     self.wait()
     for step in processes.decide(lambda: steps(self.folder))[::-1]:
+      if last is not None and step > last:
+        continue
       fault = _agreed_fault(self.folder / str(step), ITEMS)
       if not fault:
         return _read(self.folder / str(step), target)
@@ -221,12 +224,22 @@ def newest_step(folder: pathlib.Path) -> int | None:
   return max(steps(folder), default=None)
 
 
-def is_cut_short(folder: pathlib.Path, step: int) -> bool:
-  """Returns whether a step lacks files, or some of their bytes.
+def is_damaged(
+  folder: pathlib.Path, step: int, read: Sequence[str] = ITEMS
+) -> bool:
+  """Returns whether a step is not what was written.
 
-  It reads none of them, so it does not see bytes that are others.
+  Args:
+    folder: of a stage.
+    step: that is there.
+    read: which of its parts are read for it; of the others the sizes are seen.
   """
-  return bool(_fault(folder / str(step), ITEMS, read=False))
+  return bool(_fault(folder / str(step), ITEMS, read))
+
+
+def read_meta(folder: pathlib.Path, step: int) -> Any:
+  """Returns what the caller added to a step."""
+  return _record(folder / str(step))['meta']
 
 
 def best_first(folder: pathlib.Path) -> list[int]:
@@ -502,17 +515,20 @@ def _agreed_fault(path: pathlib.Path, items: Sequence[str]) -> str:
   return processes.decide(lambda: _fault(path, items))
 
 
-def _fault(path: pathlib.Path, items: Sequence[str], read: bool = True) -> str:
+def _fault(
+  path: pathlib.Path, items: Sequence[str], read: Sequence[str] = ITEMS
+) -> str:
   """Returns what is wrong with the files of a step, or ''."""
   try:
     manifest = json.loads((path / MANIFEST).read_text())
     for name, (size, digest) in manifest.items():
-      if name.split('/')[0] not in items:
+      item = name.split('/')[0]
+      if item not in items:
         continue
       found = (path / name).stat().st_size
       if found != size:
         return f'{name} has {found} bytes instead of {size}'
-      if read and _digest(path / name) != digest:
+      if item in read and _digest(path / name) != digest:
         return f'{name} holds other bytes than were written'
   except PermissionError as error:  # Says nothing about the bytes.
     raise CheckpointError(f'{error.filename}: {_reason(error)}.') from error

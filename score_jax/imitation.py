@@ -37,7 +37,7 @@ from score_jax.phase import TrainingError
 LOOKING = 0.25  # Share of the batches that looks take; each has one at least.
 FEW = 500  # References whose loss under the model is measured, at most.
 # What the record of a step has beside what the latest look saw.
-OWN = ('stage', 'step', 'loss', 'grad_norm', *phase.SAMPLED)
+OWN = ('stage', 'step', 'loss', 'grad_norm', 'score', *phase.SAMPLED)
 OWN_KINDS = ('seconds', 'tokens_per_second', 'validation_')
 
 

@@ -293,12 +293,12 @@ def filled_in(config: ConfigDict) -> ConfigDict:
 
 def _stage(job: Job, plan: Phase, plans: list[Phase]) -> dict[str, Any]:
   """Returns the test result of a stage, trained if it is not finished."""
+  start = functools.partial(_start, job, plan, plans[: plans.index(plan)])
   if train.is_finished(job.workdir, plan):
     say(f'{plan.name} is finished')
   else:
-    before = plans[: plans.index(plan)]
-    start = functools.partial(_start, job, plan, before)
     train.train_stage(job, plan, start)
+  train.make_again(job, plan, start)
   params, step = train.best_params(job, plan.name)
   return train.evaluate_into(job, plan.name, job.bound(params), step)
 

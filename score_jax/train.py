@@ -31,7 +31,7 @@ from score_jax.config import ConfigError
 from score_jax.grading import Grader
 from score_jax.imitation import ImitationRound
 from score_jax.job import adapter, Interrupted, Job
-from score_jax.journal import Journal, open_journal, say
+from score_jax.journal import Journal, open_journal, say, Silent
 from score_jax.methods.plan import Inference, Phase, StagePlan
 from score_jax.objective import Groups
 from score_jax.phase import TrainingError
@@ -55,7 +55,7 @@ def is_finished(workdir: pathlib.Path, plan: Phase) -> bool:
     newest = checkpoint.newest_step(folder)
     if newest is None or newest < plan.steps:
       return False
-    return not checkpoint.is_cut_short(folder, newest)
+    return not checkpoint.is_damaged(folder, newest, read=['meta'])
 
   return processes.decide(reached)
 
@@ -252,11 +252,14 @@ def _loop(
     metrics['seconds'] = time.monotonic() - started
     # Which the save behind the step before held this one up for.
     metrics['seconds_save'], blocked = blocked, 0.0
+    due = done % config.checkpoint.every == 0 or last
+    if due:
+      metrics['score'] = stage.score([*journal.history, metrics])
     journal.step(metrics)
     for text in alarms.newly_raised(journal.history, base):
       say(f'alarm     {stage.plan.name} {done}, {text}')
     asked = stage.job.stop.heard()
-    if done % config.checkpoint.every == 0 or last or asked:
+    if due or asked:
       started = time.monotonic()
       _save(stage, state, checkpoints, journal)
       blocked = time.monotonic() - started
@@ -413,29 +416,91 @@ def _complaint(job: Job) -> str:
 
 
 def _save(stage, state, checkpoints, journal) -> None:
-  """Saves state and metric history; the score is the latest mean reward."""
+  """Saves state and metric history."""
   done = len(journal.history)
   processes.enter('saving', f'{stage.plan.name} step {done}')
-  every, score = stage.job.config.checkpoint.every, stage.score(journal.history)
-  if done % every and done != stage.plan.steps:
-    # Saved because someone asked it to end: were it the best one, the next
-    # stage would start from another step than that of the unbroken run.
-    score = math.nan
-  problems = (stage.offset + done) * stage.problems
-  meta = {
-    'step': done,
-    'stage': stage.plan.name,
-    'seed': stage.job.config.seed,
-    'data_position': problems,
-    'reference': stage.job.base_hash,
-    'history': journal.history,
-  }
+  # Without a score it is saved because someone asked it to end: were it the
+  # best one, the next stage would start from another step than that of the
+  # unbroken run.
+  score = journal.history[-1].get('score', math.nan)
   try:
-    checkpoints.save(done, state, meta, score)
+    checkpoints.save(done, state, _meta(stage, journal.history), score)
   except CheckpointError as error:
     if done == stage.plan.steps:
       raise
     say(f'{error} Training goes on; the next save tries again.')
+
+
+def _meta(
+  stage: _Stage | ImitationRound, history: list[dict[str, Any]]
+) -> dict[str, Any]:
+  """Returns what a checkpoint holds beside the state."""
+  done = len(history)
+  return {
+    'step': done,
+    'stage': stage.plan.name,
+    'seed': stage.job.config.seed,
+    'data_position': (stage.offset + done) * stage.problems,
+    'reference': stage.job.base_hash,
+    'history': history,
+  }
+
+
+def make_again(job: Job, plan: Phase, start: Callable[[], Any]) -> None:
+  """Makes the best checkpoint of a finished stage anew, if it is lost.
+
+  It is lost where the disk was full when it was to be saved, or has damaged it
+  since. What follows from the stage would then follow from another step. Its
+  steps are made again from the newest checkpoint before it, for they are
+  functions of the seed.
+
+  Args:
+    job: what all stages share.
+    plan: of the stage.
+    start: as of `train_stage`.
+
+  Raises:
+    Interrupted: on SIGTERM; what was made again is not kept.
+    CheckpointError: if it cannot be saved.
+  """
+  where = folder(job, plan.name)
+  best, history = processes.decide(lambda: _lost_best(where))
+  if best is None:
+    return
+  say(f'{plan.name}: its best checkpoint, step {best}, is lost; made again')
+  stage = _open_phase(job, plan, start)
+  keep = job.config.checkpoint.keep
+  opened = checkpoint.open_checkpoints(where, keep, say)
+  with contextlib.closing(opened) as checkpoints:
+    found = checkpoints.restore(stage.abstract(), last=best)
+    state, done = (found[0], found[1]['step']) if found else (None, 0)
+    if found is None:
+      state = stage.init(start())
+    journal = Silent(plan.name, history[:done])
+    for step in range(done, best):
+      job.stop.check()
+      state, metrics = stage.step(state, step, journal)
+      journal.step(metrics)
+    if done < best:
+      meta = _meta(stage, history[:best])
+      checkpoints.save(best, state, meta, history[best - 1]['score'])
+
+
+def _lost_best(
+  where: pathlib.Path,
+) -> tuple[int | None, list[dict[str, Any]]]:
+  """Returns the best step if it is lost, else None; and a stage's history."""
+  history = checkpoint.read_meta(where, checkpoint.newest_step(where))[
+    'history'
+  ]
+  scores = {row['step']: row['score'] for row in history if 'score' in row}
+  ranked = {step: x for step, x in scores.items() if not math.isnan(x)}
+  if not ranked:  # An older run, or one whose rewards were no numbers.
+    return None, history
+  best = min(ranked, key=lambda step: (-ranked[step], step))
+  if not checkpoint.is_damaged(where, best, read=['params', 'meta']):
+    return None, history
+  return best, history
 
 
 def evaluate(

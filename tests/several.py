@@ -59,6 +59,7 @@ def group(
   processes: int,
   devices: int = 1,
   scripted: str = '',
+  poisoned: str = '',
   **settings,
 ) -> Iterator[Group]:
   """Gives processes under way; those that are left at the end are killed.
@@ -69,6 +70,7 @@ def group(
     processes: how many; one is started as if there were no others.
     devices: of each.
     scripted: what goes wrong; see faults/scripted.py.
+    poisoned: steps whose rewards are no numbers; see soak/poisoned.py.
     settings: of the run; a setting's dots are written as __.
   """
   changes = {k.replace('.', '__'): v for k, v in SMALL.items()}
@@ -83,6 +85,9 @@ def group(
   if scripted:
     program = [str(small.ROOT / 'tests' / 'faults' / 'scripted.py')]
     environment['SCRIPTED'] = scripted
+  if poisoned:
+    program = [str(small.ROOT / 'tests' / 'soak' / 'poisoned.py')]
+    environment['POISONED'] = poisoned
   if processes > 1:
     environment |= {
       'SCORE_COORDINATOR': f'127.0.0.1:{free_port()}',
