@@ -258,6 +258,11 @@ def best_step(folder: pathlib.Path) -> int | None:
   return next(iter(best_first(folder)), None)
 
 
+def score(folder: pathlib.Path, step: int) -> float:
+  """Returns a step's score; -inf if it is NaN or cannot be read."""
+  return _score(folder / str(step))
+
+
 def restore_params(
   folder: pathlib.Path,
   candidates: Iterable[int],

@@ -15,7 +15,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from score_jax import checkpoint, pretrain, processes, room, tasks, train, watch
+from score_jax import (
+  again,
+  checkpoint,
+  pretrain,
+  processes,
+  room,
+  tasks,
+  train,
+  watch,
+)
 from score_jax import config as config_lib
 from score_jax import job as job_lib
 from score_jax.checkpoint import CheckpointError
@@ -298,7 +307,7 @@ def _stage(job: Job, plan: Phase, plans: list[Phase]) -> dict[str, Any]:
     say(f'{plan.name} is finished')
   else:
     train.train_stage(job, plan, start)
-  train.make_again(job, plan, start)
+  again.make(job, plan, start)
   params, step = train.best_params(job, plan.name)
   return train.evaluate_into(job, plan.name, job.bound(params), step)
 

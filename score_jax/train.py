@@ -31,7 +31,7 @@ from score_jax.config import ConfigError
 from score_jax.grading import Grader
 from score_jax.imitation import ImitationRound
 from score_jax.job import adapter, Interrupted, Job
-from score_jax.journal import Journal, open_journal, say, Silent
+from score_jax.journal import Journal, open_journal, say
 from score_jax.methods.plan import Inference, Phase, StagePlan
 from score_jax.objective import Groups
 from score_jax.phase import TrainingError
@@ -140,9 +140,10 @@ class _Stage:
     return _step(self, state, step, journal)
 
 
-def _open_phase(
+def open_phase(
   job: Job, plan: Phase, start: Callable[[], Any]
 ) -> _Stage | ImitationRound:
+  """Returns a phase with its programs, to be gone through step by step."""
   if isinstance(plan, StagePlan):
     return _Stage(job, plan)
   return ImitationRound(job, plan, start)
@@ -201,7 +202,7 @@ def train_stage(job: Job, plan: Phase, start: Callable[[], Any]) -> None:
     Interrupted: on SIGTERM, when the state is saved.
     TrainingError: if going on would waste what was trained.
   """
-  stage = _open_phase(job, plan, start)
+  stage = open_phase(job, plan, start)
   keep = job.config.checkpoint.keep
   opened = checkpoint.open_checkpoints(folder(job, plan.name), keep, say)
   with contextlib.closing(opened) as checkpoints:
@@ -424,14 +425,14 @@ def _save(stage, state, checkpoints, journal) -> None:
   # unbroken run.
   score = journal.history[-1].get('score', math.nan)
   try:
-    checkpoints.save(done, state, _meta(stage, journal.history), score)
+    checkpoints.save(done, state, meta_of(stage, journal.history), score)
   except CheckpointError as error:
     if done == stage.plan.steps:
       raise
     say(f'{error} Training goes on; the next save tries again.')
 
 
-def _meta(
+def meta_of(
   stage: _Stage | ImitationRound, history: list[dict[str, Any]]
 ) -> dict[str, Any]:
   """Returns what a checkpoint holds beside the state."""
@@ -444,63 +445,6 @@ def _meta(
     'reference': stage.job.base_hash,
     'history': history,
   }
-
-
-def make_again(job: Job, plan: Phase, start: Callable[[], Any]) -> None:
-  """Makes the best checkpoint of a finished stage anew, if it is lost.
-
-  It is lost where the disk was full when it was to be saved, or has damaged it
-  since. What follows from the stage would then follow from another step. Its
-  steps are made again from the newest checkpoint before it, for they are
-  functions of the seed.
-
-  Args:
-    job: what all stages share.
-    plan: of the stage.
-    start: as of `train_stage`.
-
-  Raises:
-    Interrupted: on SIGTERM; what was made again is not kept.
-    CheckpointError: if it cannot be saved.
-  """
-  where = folder(job, plan.name)
-  best, history = processes.decide(lambda: _lost_best(where))
-  if best is None:
-    return
-  say(f'{plan.name}: its best checkpoint, step {best}, is lost; made again')
-  stage = _open_phase(job, plan, start)
-  keep = job.config.checkpoint.keep
-  opened = checkpoint.open_checkpoints(where, keep, say)
-  with contextlib.closing(opened) as checkpoints:
-    found = checkpoints.restore(stage.abstract(), last=best)
-    state, done = (found[0], found[1]['step']) if found else (None, 0)
-    if found is None:
-      state = stage.init(start())
-    journal = Silent(plan.name, history[:done])
-    for step in range(done, best):
-      job.stop.check()
-      state, metrics = stage.step(state, step, journal)
-      journal.step(metrics)
-    if done < best:
-      meta = _meta(stage, history[:best])
-      checkpoints.save(best, state, meta, history[best - 1]['score'])
-
-
-def _lost_best(
-  where: pathlib.Path,
-) -> tuple[int | None, list[dict[str, Any]]]:
-  """Returns the best step if it is lost, else None; and a stage's history."""
-  history = checkpoint.read_meta(where, checkpoint.newest_step(where))[
-    'history'
-  ]
-  scores = {row['step']: row['score'] for row in history if 'score' in row}
-  ranked = {step: x for step, x in scores.items() if not math.isnan(x)}
-  if not ranked:  # An older run, or one whose rewards were no numbers.
-    return None, history
-  best = min(ranked, key=lambda step: (-ranked[step], step))
-  if not checkpoint.is_damaged(where, best, read=['params', 'meta']):
-    return None, history
-  return best, history
 
 
 def evaluate(

@@ -122,6 +122,7 @@ ORDER = (
   'phase',
   'imitation',
   'train',
+  'again',
   'pretrain',
   'run',
   'laboratory.comparison',
