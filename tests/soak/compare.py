@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+from collections.abc import Set
 
 import runs as small
 
@@ -11,7 +13,10 @@ LITTER = ('*.tmp', checkpoint.UNFINISHED, '.probe*')
 
 
 def differences(
-  workdir: pathlib.Path, unbroken: pathlib.Path, steps: dict[str, int]
+  workdir: pathlib.Path,
+  unbroken: pathlib.Path,
+  steps: dict[str, int],
+  excused: Set[str] = frozenset(),
 ) -> list[str]:
   """Returns in what a finished run differs from the unbroken one; to the bit.
 
@@ -19,6 +24,7 @@ def differences(
     workdir: of the run.
     unbroken: of the other.
     steps: of each stage.
+    excused: batches that need not be kept; see `not_kept`.
   """
   found = []
   for stage, last in steps.items():
@@ -36,6 +42,8 @@ def differences(
     str(x.relative_to(unbroken)) for x in unbroken.glob('*/*.jsonl')
   ]  # Evaluations, and batches that were not finite.
   for name in names:
+    if pathlib.Path(name).stem in excused and not (workdir / name).exists():
+      continue
     if (difference := of_rows(workdir / name, unbroken / name)) is not None:
       found.append(f'{name}: {difference}')
   ours, theirs = (files.read_json(x / 'eval.json') for x in (workdir, unbroken))
@@ -44,6 +52,11 @@ def differences(
   for pattern in LITTER:
     found += [f'left behind: {x}' for x in workdir.rglob(pattern)]
   return found
+
+
+def not_kept(said: str) -> set[str]:
+  """Returns the batches that a run said it had no room to keep."""
+  return set(re.findall(r'^(\S+): its batch could not be kept', said, re.M))
 
 
 def batches(workdir: pathlib.Path) -> set[str]:

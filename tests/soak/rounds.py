@@ -57,6 +57,7 @@ class Soak:
     self._next: plan.Fault | None = None
     self.tried, self.survived = collections.Counter(), collections.Counter()
     self.wrong: list[str] = []
+    self._excused: set[str] = set()  # Batches that there was no room to keep.
     self._began, self._attempts, self._rounds = time.monotonic(), 0, 0
     self._logs = folder / 'logs'
     self._logs.mkdir()
@@ -85,7 +86,7 @@ class Soak:
   def _round(self, unbroken: pathlib.Path, deadline: float) -> None:
     """Brings a run to its end under faults, and compares it."""
     workdir = self.folder / 'disk' / f'run{self._rounds + 1}'
-    survived = collections.Counter()
+    survived, self._excused = collections.Counter(), set()
     while not self.wrong:
       # Behind the time it is brought to its end, so that it can be compared.
       ended, done = self._attempt(workdir, time.monotonic() > deadline)
@@ -94,14 +95,16 @@ class Soak:
         break
     if self.wrong:
       return
-    found = compare.differences(workdir, unbroken, STEPS)
-    if missing := compare.batches(unbroken) - compare.batches(workdir):
+    excused = self._excused - compare.batches(workdir)
+    found = compare.differences(workdir, unbroken, STEPS, excused)
+    kept = compare.batches(unbroken) - excused
+    if missing := kept - compare.batches(workdir):
       found.append(f'batches that were not kept: {sorted(missing)}')
     self.wrong += [f'{workdir.name}: {text}' for text in found]
     if found:
       return
     self._rounds += 1
-    survived[plan.BATCH] += len(compare.batches(unbroken))
+    survived[plan.BATCH] += len(kept)
     self.survived += survived
     self.say(f'{workdir.name} equals the unbroken run')
     subprocess.run(['rm', '-rf', str(workdir)], check=True)
@@ -155,6 +158,7 @@ class Soak:
       if left := group.left(15):
         self._blame(group, f'processes are left: {left}')
       group.end()
+    self._excused |= compare.not_kept(group.said())
     self.tried += faults
     return bool(codes) and not any(codes), faults
 

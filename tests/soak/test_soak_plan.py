@@ -101,3 +101,12 @@ def test_rows_are_compared_by_their_text_so_that_nan_equals_itself(tmp_path):
   assert compare.of_rows(names[1], names[0]) is None
   assert compare.of_rows(names[2], names[0]).startswith('row 2 is {"step": 3}')
   assert compare.of_rows(tmp_path / 'none', names[0]) == 'not there'
+
+
+def test_only_a_batch_that_was_said_to_have_no_room_is_excused():
+  said = (
+    'stage1-000013: its batch could not be kept (No space left on device)\n'
+    'stage2-000007: its batch is kept in /tmp/nonfinite\n'
+  )
+  assert compare.not_kept(said) == {'stage1-000013'}
+  assert compare.not_kept('') == set()
