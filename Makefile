@@ -4,6 +4,8 @@
 #   make table    every method side by side, three seeds (make table ARGS=...)
 #   make test     the tests, but for those of make test-long
 #   make test-long  those that take minutes each
+#   make soak     a run of several processes under random faults, for an hour
+#                 (make soak ARGS=--minutes=15; as root it also fills a disk)
 #   make sandbox  bubblewrap, which model-written programs are run in
 #   make browser  Chromium, which the tests open the viewer in
 #   make lint     ruff, as checker and as formatter
@@ -29,7 +31,7 @@ DEV_READY := $(VENV)/dev-ready-$(call sum,requirements.txt requirements-dev.txt)
 export UV_COMPILE_BYTECODE := 1
 export VIRTUAL_ENV := $(abspath $(VENV))
 
-.PHONY: demo table test test-long sandbox browser lint base lock clean setup \
+.PHONY: demo table test test-long soak sandbox browser lint base lock clean setup \
 	dev-setup
 
 demo: setup
@@ -45,6 +47,9 @@ test: dev-setup sandbox browser
 
 test-long: dev-setup sandbox browser
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+soak: dev-setup
+	$(BIN)/python -m tests.soak $(ARGS)
 
 # Systems' packages, so they need root. Without bubblewrap the tests that run
 # programs are skipped, and training on code refuses to start; without Chromium

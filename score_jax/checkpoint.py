@@ -31,9 +31,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
-from score_jax import places, processes, step_files
+from score_jax import commits, places, processes, step_files
 from score_jax.places import Place
 from score_jax.step_files import ITEMS, newest_step, steps
 
@@ -49,6 +48,7 @@ class Checkpoints:
   folder: Place
   manager: ocp.CheckpointManager
   report: Callable[[str], None]  # Takes one line for people to read.
+  meeting: commits.Meeting | None  # Of the processes, where there are several.
 
   def save(
     self, step: int, state: Any, meta: Mapping[str, Any], score: float
@@ -59,7 +59,7 @@ class Checkpoints:
     disk, steps that are neither among the newest nor the best are deleted.
 
     Args:
-      step: number of updates; above those of the steps in the folder.
+      step: number of updates; none of the steps in the folder.
       state: pytree of jax Arrays, none of them empty or a typed random key,
         with a part `params` and at least one leaf beside it.
       meta: anything that JSON can hold.
@@ -68,19 +68,22 @@ class Checkpoints:
 
     Raises:
       CheckpointError: if this step cannot be written, or the one before could
-        not be. Older steps are untouched, and the next save may succeed.
+        not be, by any process; on all of them. Older steps are untouched, and
+        the next save may succeed.
     """
     record = json.loads(json.dumps({'score': score, 'meta': meta}))
     jax.block_until_ready(state)  # A failed update is not a failed save.
     self.wait()
     with self._writing():
-      newest = processes.decide(lambda: newest_step(self.folder))
-    if newest is not None and step <= newest:
-      raise CheckpointError(
-        f'steps in {self.folder} must grow; got {step} after {newest}.'
-      )
+      there = processes.decide(lambda: steps(self.folder))
+    if step in there:
+      raise CheckpointError(f'Step {step} is in {self.folder} already.')
     items = _items(_named(state))
-    with self._writing():
+    if self.meeting:
+      self.meeting.begin()
+    # What fails here on one of several processes, the others do not hear of:
+    # it ends the job. What may fail for want of room fails in the background.
+    with contextlib.nullcontext() if self.meeting else self._writing():
       self.manager.save(
         step,
         args=ocp.args.Composite(
@@ -92,7 +95,9 @@ class Checkpoints:
         force=True,
       )
 
-  def restore(self, target: Any) -> tuple[Any, Any] | None:
+  def restore(
+    self, target: Any, last: int | None = None
+  ) -> tuple[Any, Any] | None:
     """Returns the state and meta of the newest whole step, or None.
 
     Damaged steps are reported and moved aside, so that training can write
@@ -101,12 +106,15 @@ class Checkpoints:
     Args:
       target: the state as arrays or `ShapeDtypeStruct`s, with the shardings
         that it shall have; they need not be those it was saved with.
+      last: later steps than this are left alone; None: there are none.
 
     Raises:
       CheckpointError: if names, shapes or dtypes differ from the target's.
     """
     self.wait()
     for step in processes.decide(lambda: steps(self.folder))[::-1]:
+      if last is not None and step > last:
+        continue
       fault = _agreed_fault(self.folder / str(step), ITEMS)
       if not fault:
         return _read(self.folder / str(step), target)
@@ -140,23 +148,24 @@ class Checkpoints:
         self.manager.reload()
       raise CheckpointError(
         f'A checkpoint could not be written to {self.folder}: '
-        f'{_reason(error)}. The older ones are untouched, and a later save '
-        'may succeed.'
+        f'{_reason(commits.Temporary.fault or error)}. The older ones are '
+        'untouched, and a later save may succeed.'
       ) from error
 
   def _move_aside(self, step: int, fault: str) -> None:
-    path = self.folder / str(step)
-    if jax.process_index() == 0:
-      with self._writing():
-        aside = step_files.move_aside(path)
-      before = newest_step(self.folder)
-      then = 'None is left before it' if before is None else f'Trying {before}'
-      self.report(
-        f'The checkpoint {path} is damaged: {fault}. It is now {aside.name}. '
-        f'{then}.'
-      )
-    multihost_utils.sync_global_devices('moved aside')
+    processes.decide(lambda: self._rename(step, fault))
     self.manager.reload()
+
+  def _rename(self, step: int, fault: str) -> None:
+    path = self.folder / str(step)
+    with self._writing():
+      aside = step_files.move_aside(path)
+    before = newest_step(self.folder)
+    then = 'None is left before it' if before is None else f'Trying {before}'
+    self.report(
+      f'The checkpoint {path} is damaged: {fault}. It is now {aside.name}. '
+      f'{then}.'
+    )
 
 
 def open_checkpoints(
@@ -179,9 +188,13 @@ def open_checkpoints(
     _remove_unfinished(folder)
   except OSError as error:
     raise CheckpointError(f'{folder}: {_reason(error)}.') from error
+  meeting = commits.Meeting() if processes.several() else None
+  renamed = meeting and not places.is_bucket(folder)
   options = ocp.CheckpointManagerOptions(
     preservation_policy=_NewestAndBest(folder, keep),
+    temporary_path_class=commits.Temporary if renamed else None,
     async_options=ocp.AsyncOptions(
+      barrier_sync_fn=meeting,
       # Runs in the background, on one process, before the step is renamed to
       # its final name: hashing costs no training time, and no step is ever
       # without its manifest.
@@ -194,8 +207,25 @@ def open_checkpoints(
     ),
   )
   return Checkpoints(
-    folder, ocp.CheckpointManager(folder, options=options), report
+    folder, ocp.CheckpointManager(folder, options=options), report, meeting
   )
+
+
+def is_damaged(folder: Place, step: int, read: Sequence[str] = ITEMS) -> bool:
+  """Returns whether a step is not what was written.
+
+  Args:
+    folder: of a stage.
+    step: that is there.
+    read: which of its parts are read for it; of the others, and of all that is
+      in a bucket, the sizes are seen.
+  """
+  return bool(_fault(folder / str(step), ITEMS, read))
+
+
+def read_meta(folder: Place, step: int) -> Any:
+  """Returns what the caller added to a step."""
+  return _record(folder / str(step))['meta']
 
 
 def best_first(folder: Place) -> list[int]:
@@ -212,6 +242,11 @@ def best_first(folder: Place) -> list[int]:
 def best_step(folder: Place) -> int | None:
   """Returns the step with the highest score, or None if there is none."""
   return next(iter(best_first(folder)), None)
+
+
+def score(folder: Place, step: int) -> float:
+  """Returns a step's score; -inf if it is NaN or cannot be read."""
+  return _score(folder / str(step))
 
 
 def restore_params(
@@ -441,15 +476,15 @@ def _describe(leaf: Any) -> str:
 
 
 def _agreed_fault(path: Place, items: Sequence[str]) -> str:
-  """Returns '' on all processes or on none; one reads the files for all."""
-  fault = _fault(path, items) if jax.process_index() == 0 else ''
-  whole = multihost_utils.broadcast_one_to_all(np.array(not fault))
-  return '' if whole else fault or 'damaged'
+  """Returns what is wrong with a step, or ''; one reads the files for all."""
+  return processes.decide(lambda: _fault(path, items))
 
 
-def _fault(path: Place, items: Sequence[str]) -> str:
+def _fault(
+  path: Place, items: Sequence[str], read: Sequence[str] = ITEMS
+) -> str:
   try:
-    return step_files.fault(path, items)
+    return step_files.fault(path, items, read)
   except OSError as error:
     raise CheckpointError(f'{error.filename}: {_reason(error)}.') from error
 
@@ -461,6 +496,8 @@ def _remove_unfinished(folder: Place) -> None:
 
 def _reason(error: Exception) -> str:
   """Returns the system's words for an error that may be pages long."""
+  if isinstance(error, commits.SaveFailed):
+    return str(error)
   if isinstance(error, OSError):
     return places.words(error)
   code = re.search(r"os_error_code='(\d+)'", str(error))

@@ -44,13 +44,22 @@ def append_jsonl(path: pathlib.Path, row: Mapping[str, Any]) -> None:
   """Adds a row to a file of one JSON object per line.
 
   A last line that a kill cut short is ended first, so that only it is lost.
+
+  Raises:
+    OSError: if it cannot be written; the file is then as it was.
   """
   line = json.dumps(row).encode() + b'\n'
-  with open(path, 'a+b') as file:
-    if file.seek(0, os.SEEK_END):
+  with open(path, 'a+b', buffering=0) as file:
+    size = file.seek(0, os.SEEK_END)
+    if size:
       file.seek(-1, os.SEEK_END)
       line = line if file.read(1) == b'\n' else b'\n' + line
-    file.write(line)
+    try:
+      while line:  # Where there is room for a part, that is what is written.
+        line = line[file.write(line) :]
+    except OSError:
+      file.truncate(size)
+      raise
 
 
 def read_jsonl(

@@ -21,6 +21,7 @@ import numpy as np
 
 from score_jax import (
   data,
+  inspection,
   learner,
   phase,
   processes,
@@ -38,7 +39,7 @@ from score_jax.timing import Times
 LOOKING = 0.25  # Share of the batches that looks take; each has one at least.
 FEW = 500  # References whose loss under the model is measured, at most.
 # What the record of a step has beside what the latest look saw.
-OWN = ('stage', 'step', 'loss', 'grad_norm', *phase.SAMPLED)
+OWN = ('stage', 'step', 'loss', 'grad_norm', 'score', *phase.SAMPLED)
 OWN_KINDS = (
   'seconds',
   'tokens_per_second',
@@ -105,7 +106,7 @@ class ImitationRound:
         result=lambda made: made[1],
       )
       metrics = {name: float(x) for name, x in metrics.items()}
-    _check_finite(self.plan, metrics)
+    self._check_finite(step, examples, metrics)
     before = self._first if not step else journal.history[-1]
     seen = {k: x for k, x in before.items() if _is_seen(k)}
     sampled = {k: 0 if step else self._first[k] for k in phase.SAMPLED}
@@ -117,6 +118,20 @@ class ImitationRound:
     speed = sampled['sampled_tokens'] / seconds if step else 0.0
     sampled['tokens_per_second'] = speed
     return state, seen | sampled | metrics
+
+  def _check_finite(
+    self, step: int, batch: learner.Examples, metrics: dict[str, float]
+  ) -> None:
+    """Raises TrainingError where an update was not finite."""
+    if np.isfinite([metrics['loss'], metrics['grad_norm']]).all():
+      return
+    name, workdir = f'{self.plan.name}-{step + 1:06}', self.job.workdir
+    inspection.keep(workdir, name, vars(batch))
+    raise TrainingError(
+      f'{self.plan.name}: an update was not finite; its batch is in '
+      f'{workdir / inspection.FOLDER}. Lower optimizer.learning_rate, or set '
+      'optimizer.clip_norm.'
+    )
 
   def _look(
     self, params: Any, step: int, journal: Journal, times: Times
@@ -295,14 +310,6 @@ def _mean(values: list[float | None]) -> float | None:
 def _is_seen(name: str) -> bool:
   """Returns whether a figure of a step is what the latest look saw."""
   return name not in OWN and not name.startswith(OWN_KINDS)
-
-
-def _check_finite(plan: Round, metrics: dict[str, float]) -> None:
-  if not np.isfinite([metrics['loss'], metrics['grad_norm']]).all():
-    raise TrainingError(
-      f'{plan.name}: an update was not finite; lower optimizer.learning_rate, '
-      'or set optimizer.clip_norm.'
-    )
 
 
 def _keep(path: pathlib.Path, tokens: np.ndarray, weight: np.ndarray) -> None:

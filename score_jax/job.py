@@ -634,22 +634,34 @@ def _memory(job: Job, rows: int, longest: int) -> str:
     name: jnp.dtype(model[name]).itemsize for name in model if 'dtype' in name
   }
   trained, adapted = _count(job.policy_like()), adapter(job.config) is not None
-  moments = {'adam': 2, 'adamw': 2, 'sgd': 0}[job.config.optimizer.name]
   cache = 2 * c.layers * rows * longest * c.kv_heads * c.head_dim
   logits = min(model.logits_chunk, rows * longest) * c.vocab_size * 4
-  master = model.param_dtype != 'float32' and model.master_weights
   where = (
     'reference (layers on host)' if model.reference_on_host else 'reference'
   )
   parts = {
     'adapter' if adapted else 'policy': trained * size['param_dtype'],
     where: _count(job.base) * size['reference_dtype'],
-    'optimizer': trained * (moments + master) * 4,
+    'optimizer': _optimizer_bytes(job),
     'gradient': trained * 4,
     'cache': cache * size['dtype'],
     'logits': logits,
   }
   return ', '.join(f'{name} {_bytes(n)}' for name, n in parts.items())
+
+
+def _optimizer_bytes(job: Job) -> int:
+  """Returns those of the moments and the masters."""
+  model = job.config.model
+  moments = {'adam': 2, 'adamw': 2, 'sgd': 0}[job.config.optimizer.name]
+  master = model.param_dtype != 'float32' and model.master_weights
+  return _count(job.policy_like()) * (moments + master) * 4
+
+
+def checkpoint_bytes(job: Job) -> int:
+  """Returns those of one checkpoint, before it is compressed."""
+  each = jnp.dtype(job.config.model.param_dtype).itemsize
+  return _count(job.policy_like()) * each + _optimizer_bytes(job)
 
 
 def _bytes(count: float) -> str:

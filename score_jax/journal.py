@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
+import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tqdm
@@ -23,8 +26,50 @@ def say(text: str) -> None:
   """
   if not processes.is_first():
     return
-  tqdm.tqdm.write(text, file=sys.stdout)
-  sys.stdout.flush()
+  try:
+    tqdm.tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+  except OSError as error:
+    # Output may go to a file of the same full disk; nobody can be told then.
+    if error.errno not in NO_ROOM:
+      raise
+
+
+# What the system says where there is no room for what is written.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Backlog:
+  """Rows for a file, kept until they can be written."""
+
+  def __init__(self, name: str, write: Callable[[dict[str, Any]], None]):
+    """Takes what the file is called and what writes a row, or raises OSError."""
+    self._name, self._write = name, write
+    self._rows: list[dict[str, Any]] = []
+    self._told = False
+
+  def add(self, row: dict[str, Any]) -> None:
+    """Writes the rows that are kept and one more."""
+    self._rows.append(row)
+    self.catch_up()
+
+  def catch_up(self) -> None:
+    """Writes the rows that are kept; says so where it cannot."""
+    try:
+      while self._rows:
+        self._write(self._rows[0])
+        del self._rows[0]
+    except OSError as error:
+      if not self._told:
+        say(
+          f'{self._name} cannot be written ({error.strerror}); training goes '
+          'on, and every step tries again.'
+        )
+      self._told = True
+    else:
+      if self._told:
+        say(f'{self._name} is written again, and nothing is missing')
+      self._told = False
 
 
 class Journal:
@@ -51,7 +96,6 @@ class Journal:
     """
     self.history = list(history)
     self.stage = stage
-    self._workdir = workdir
     self._steps = steps
     done = len(history)
     _rewrite(workdir / METRICS, stage, history)
@@ -61,7 +105,14 @@ class Journal:
       if row['stage'] == stage and row['step'] <= done
     ]
     _rewrite(workdir / SAMPLES, stage, kept)
-    self._board = _board(workdir, stage, done) if tensorboard else None
+    self._metrics, self._samples = (
+      Backlog(name, functools.partial(files.append_jsonl, workdir / name))
+      for name in (METRICS, SAMPLES)
+    )
+    self._board = self._curves = None
+    if tensorboard:
+      self._board = _Board(workdir / 'tensorboard' / stage)
+      self._curves = Backlog('tensorboard/', self._board.write)
     bar = progress and sys.stderr.isatty()
     self._lines = progress and not bar
     self._bar = tqdm.tqdm(
@@ -75,11 +126,10 @@ class Journal:
     number = len(self.history) + 1
     row = {'stage': self.stage, 'step': number} | metrics
     self.history.append(row)
-    files.append_jsonl(self._workdir / METRICS, row)
-    if self._board:
-      for name, value in metrics.items():
-        if value is not None:
-          self._board.add_scalar(name, value, number)
+    self._metrics.add(row)
+    self._samples.catch_up()
+    if self._curves:
+      self._curves.add(row)
     if not self._compiled:
       # The first step compiles, so it says nothing of the others.
       self._start, self._started_at = time.monotonic(), number
@@ -95,7 +145,7 @@ class Journal:
     """Records trajectories of the step that comes next."""
     head = {'stage': self.stage, 'step': len(self.history) + 1}
     for row in rows:
-      files.append_jsonl(self._workdir / SAMPLES, head | row)
+      self._samples.add(head | row)
 
   def _left(self) -> str:
     done = len(self.history) - self._started_at
@@ -189,9 +239,72 @@ def _rewrite(
   files.write_jsonl(path, others + rows)
 
 
-def _board(workdir: pathlib.Path, stage: str, done: int):
-  import tensorboardX  # Two seconds that those who switch it off never pay.
+class _Board:
+  """The TensorBoard files of a stage.
 
-  return tensorboardX.SummaryWriter(
-    str(workdir / 'tensorboard' / stage), purge_step=done + 1
-  )
+  Written by hand: the library's own writer has a thread, which a full disk
+  ends, and training would wait for it for ever.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    """Takes the folder; a file is begun with the first row."""
+    self._folder, self._events = folder, None
+    self._path, self._whole = folder, 0  # Of the file, and its whole bytes.
+
+  def write(self, row: dict[str, Any]) -> None:
+    """Adds the numbers of a step.
+
+    Raises:
+      OSError: if they cannot be written.
+    """
+    # Two seconds that those who switch it off never pay.
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    numbers = {k: x for k, x in row.items() if k not in ('stage', 'step')}
+    values = [
+      Summary.Value(tag=name, simple_value=value)
+      for name, value in numbers.items()
+      if value is not None
+    ]
+    event = Event(step=row['step'], wall_time=time.time())
+    event.summary.CopyFrom(Summary(value=values))
+    try:
+      if not self._events:
+        self._open(row['step'])
+      self._events.write_event(event)
+      self._events.flush()
+    except OSError:
+      self._break_off()
+      raise
+    self._whole = self._path.stat().st_size
+
+  def _open(self, step: int) -> None:
+    """Begins a file that hides what others hold of this step and later ones."""
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    self._folder.mkdir(parents=True, exist_ok=True)
+    # Two files may begin in one second, after which they are named.
+    suffix = f'.{time.monotonic_ns()}'
+    self._events = EventsWriter(str(self._folder / 'events'), suffix)
+    (self._path,), self._whole = self._folder.glob(f'*{suffix}'), 0
+    start = SessionLog(status=SessionLog.START)
+    self._events.write_event(Event(step=step, file_version='brain.Event:2'))
+    self._events.write_event(Event(step=step, session_log=start))
+
+  def _break_off(self) -> None:
+    """Ends a file where its last whole row does; the next begins another."""
+    self.close()
+    with contextlib.suppress(OSError):
+      if self._path != self._folder:
+        os.truncate(self._path, self._whole)
+        if not self._whole:
+          self._path.unlink()
+
+  def close(self) -> None:
+    """Ends the file."""
+    events, self._events = self._events, None
+    with contextlib.suppress(OSError):  # What it has left has been told.
+      if events:
+        events.close()

@@ -17,11 +17,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from score_jax import (
+  again,
+  checkpoint,
   claims,
   notices,
   phase,
+  places,
   pretrain,
   processes,
+  room,
   tasks,
   train,
   watch,
@@ -31,7 +35,7 @@ from score_jax import job as job_lib
 from score_jax.checkpoint import CheckpointError
 from score_jax.config import ConfigError
 from score_jax.job import Interrupted, Job, Stop
-from score_jax.journal import say
+from score_jax.journal import NO_ROOM, say
 from score_jax.methods import catalogue, prompting
 from score_jax.methods.plan import Inference, Phase
 from score_jax.places import Unreachable
@@ -127,10 +131,22 @@ def run(
     say(f'stopped; the same command {after}')
     return stopped
   except FAILURES as error:
-    print(f'score_jax: {error}', file=sys.stderr)
-    processes.note(str(error))
-    return FAILED
+    return _failed(str(error))
+  except OSError as error:
+    if error.errno not in NO_ROOM:
+      raise
+    return _failed(
+      f'{error.filename or workdir} cannot be written ({error.strerror}); make '
+      'room, and the same command goes on from what is saved.'
+    )
   return OK
+
+
+def _failed(words: str) -> int:
+  """Says why the job ends, and returns its exit code."""
+  print(f'score_jax: {words}', file=sys.stderr)
+  processes.note(words)
+  return FAILED
 
 
 @contextlib.contextmanager
@@ -143,7 +159,19 @@ def only_one(workdir: pathlib.Path) -> Iterator[None]:
   with contextlib.ExitStack() as held:
     if refusal := processes.decide(lambda: _lock(workdir, held)):
       raise ConfigError(refusal)
+    _check_room(workdir)
     yield
+
+
+def _check_room(folder: pathlib.Path, setting: str = '--workdir') -> None:
+  """Refuses a folder that one of the processes cannot write to.
+
+  Raises:
+    ConfigError: on all processes.
+  """
+  for refusal in processes.share(lambda: room.refusal(folder, setting)):
+    if refusal:
+      raise ConfigError(refusal)
 
 
 def _lock(workdir: pathlib.Path, held: contextlib.ExitStack) -> str:
@@ -209,8 +237,25 @@ def attend(
     if spare:
       processes.decide(lambda: claims.take_over(spare))
       job = dataclasses.replace(job, spare=spare)
+      if not places.is_bucket(where):
+        _check_room(where, claims.FOLDER)
     say(job_lib.describe(job, plans))
+    if note := processes.decide(lambda: _no_room(job, missing)):
+      say(note)
     _stages(job, plans, started)
+
+
+def _no_room(job: Job, plans: list[Phase]) -> str:
+  """Returns that the checkpoints of phases may find no room, or ''."""
+  where = claims.checkpoints(job.config, job.workdir)
+  if not plans or places.is_bucket(where):
+    return ''
+  there = [len(checkpoint.steps(where / plan.name)) for plan in plans]
+  # The newest, the best, and for a moment the one that is being written.
+  each = job.config.checkpoint.keep + 1
+  most = 1 + sum(max(0, each - n) for n in there)
+  disk = where if job.spare else job.workdir
+  return room.warning(disk, job_lib.checkpoint_bytes(job), most)
 
 
 def _stages(job: Job, plans: list[Phase], started: float) -> None:
@@ -288,12 +333,12 @@ def filled_in(config: ConfigDict) -> ConfigDict:
 
 def _stage(job: Job, plan: Phase, plans: list[Phase]) -> dict[str, Any]:
   """Returns the test result of a stage, trained if it is not finished."""
+  start = functools.partial(_start, job, plan, plans[: plans.index(plan)])
   if train.is_finished(claims.checkpoints(job.config, job.workdir), plan):
     say(f'{plan.name} is finished')
   else:
-    before = plans[: plans.index(plan)]
-    start = functools.partial(_start, job, plan, before)
     train.train_stage(job, plan, start)
+  again.make(job, plan, start)
   params, step = phase.best_params(job, plan.name)
   return train.evaluate_into(job, plan.name, job.bound(params), step)
 

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from score_jax import (
   correction,
+  inspection,
   learner,
   phase,
   processes,
@@ -29,7 +30,7 @@ from score_jax import (
   shards,
 )
 from score_jax.job import adapter, Job
-from score_jax.journal import Journal
+from score_jax.journal import Journal, say
 from score_jax.methods.plan import StagePlan
 from score_jax.objective import Groups
 from score_jax.phase import TrainingError
@@ -147,6 +148,8 @@ class Stage:
       record['tokens_per_second'] = tokens * len(reward) / times.spent(*WORK)
       if step % max(1, job.config.log.samples_every) == 0:
         journal.samples([*_samples(job, graded, reward, of_rows)])
+      if record['skipped']:
+        _keep_batch(self, step, graded, reward, of_rows)
     _check_limits(self, record, graded)
     return state, record
 
@@ -200,6 +203,24 @@ def _learning(config, plan, groups, policy, offset) -> learner.Learning:
   )
 
 
+def _keep_batch(
+  stage: Stage,
+  step: int,
+  graded: rollout.Rollout,
+  reward: np.ndarray,
+  of_rows: dict[str, jax.Array],
+) -> None:
+  """Keeps a batch whose update was not finite, and was skipped."""
+  texts = (
+    graded.record(row) | {'reward': earned.tolist()}
+    for row, earned in enumerate(reward)
+  )
+  arrays = vars(graded.trajectory) | of_rows | {'reward': reward}
+  name = f'{stage.plan.name}-{step + 1:06}'
+  say(f'{name}: the update was not finite, and is skipped')
+  inspection.keep(stage.job.workdir, name, arrays, texts)
+
+
 def _samples(
   job: Job,
   graded: rollout.Rollout,
@@ -239,7 +260,8 @@ def _check_limits(stage, record, graded) -> None:
   if record['skipped'] >= limits.nonfinite_updates:
     raise TrainingError(
       f'{name}: {record["skipped"]:.0f} updates in a row were not finite '
-      f'(limits.nonfinite_updates={limits.nonfinite_updates}); lower '
+      f'(limits.nonfinite_updates={limits.nonfinite_updates}); their batches '
+      f'are in {stage.job.workdir / inspection.FOLDER}. Lower '
       'optimizer.learning_rate, or go back to an earlier checkpoint.'
     )
   check_gap(stage, record['logp_gap_mean'])

@@ -72,8 +72,16 @@ def write_manifest(folder: Place) -> None:
   places.write_bytes(path / MANIFEST, text.encode())
 
 
-def fault(path: Place, items: Sequence[str]) -> str:
+def fault(
+  path: Place, items: Sequence[str], read: Sequence[str] = ITEMS
+) -> str:
   """Returns what is wrong with the files of a step, or ''.
+
+  Args:
+    path: of the step.
+    items: which of its parts are looked at.
+    read: of which of these the bytes are read, where there are digests of them;
+      of the others the sizes are seen.
 
   Raises:
     PermissionError, Unreachable: which say nothing about the bytes.
@@ -81,13 +89,14 @@ def fault(path: Place, items: Sequence[str]) -> str:
   try:
     manifest = json.loads(places.read_text(path / MANIFEST))
     for name, (size, digest) in manifest.items():
-      if name.split('/')[0] not in items:
+      item = name.split('/')[0]
+      if item not in items:
         continue
       found = places.size(path / name)
       if found != size:
         return f'{name} has {found} bytes instead of {size}'
       # One that was copied from a bucket, or to one, has only its size there.
-      known = places.digest(path / name) if digest else ''
+      known = places.digest(path / name) if digest and item in read else ''
       if known and known != digest:
         return f'{name} holds other bytes than were written'
   except (PermissionError, places.Unreachable):

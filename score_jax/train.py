@@ -44,10 +44,21 @@ VALIDATED = 'validation_accuracy_t1'  # In the metrics of a step that was.
 
 
 def is_finished(where: Place, plan: Phase) -> bool:
-  """Returns whether a stage's last checkpoint is in the folder of all."""
+  """Returns whether a stage's last checkpoint is there, to its last byte.
+
+  Args:
+    where: the folder of all checkpoints, in which each stage has one.
+    plan: of the stage.
+  """
   folder = where / plan.name
-  newest = processes.decide(lambda: checkpoint.newest_step(folder))
-  return newest is not None and newest >= plan.steps
+
+  def reached() -> bool:
+    newest = checkpoint.newest_step(folder)
+    if newest is None or newest < plan.steps:
+      return False
+    return not checkpoint.is_damaged(folder, newest, read=['meta'])
+
+  return processes.decide(reached)
 
 
 def start_params(job: Job, name: str) -> tuple[Any, int]:
@@ -66,9 +77,10 @@ def start_params(job: Job, name: str) -> tuple[Any, int]:
   return state['opt_state']['master'], meta['step']
 
 
-def _open_phase(
+def open_phase(
   job: Job, plan: Phase, start: Callable[[], Any]
 ) -> Stage | ImitationRound:
+  """Returns a phase with its programs, to be gone through step by step."""
   if isinstance(plan, StagePlan):
     return Stage(job, plan)
   return ImitationRound(job, plan, start)
@@ -87,7 +99,7 @@ def train_stage(job: Job, plan: Phase, start: Callable[[], Any]) -> None:
     Interrupted: on SIGTERM, when the state is saved.
     TrainingError: if going on would waste what was trained.
   """
-  stage = _open_phase(job, plan, start)
+  stage = open_phase(job, plan, start)
   keep = job.config.checkpoint.keep
   opened = checkpoint.open_checkpoints(phase.folder(job, plan.name), keep, say)
   with contextlib.closing(opened) as checkpoints:
@@ -149,18 +161,33 @@ def _loop(
           f'warning   {name} {done} compiled {compilation.words(late)}; steps '
           'behind the first should not'
         )
+      due = done % config.checkpoint.every == 0 or last
+      if due:
+        metrics['score'] = stage.score([*journal.history, metrics])
       with times.span('log'):
         journal.step(metrics | times.take() | compiled.take())
         for text in alarms.newly_raised(journal.history, base):
           say(f'alarm     {name} {done}, {text}')
       asked = stage.job.stop.heard()
-      if done % config.checkpoint.every == 0 or last or asked:
+      if due or asked:
         with times.span('save'):
           _save(stage, state, checkpoints, journal)
       if asked and not last:
         checkpoints.wait()
         raise Interrupted
   checkpoints.wait()
+  _say_held_up(journal)
+
+
+def _say_held_up(journal: Journal | Silent) -> None:
+  """Says what share of a stage's time its steps waited for saves."""
+  saving = sum(row.get('seconds_save', 0.0) for row in journal.history)
+  seconds = sum(row['seconds'] for row in journal.history)
+  if saving:
+    say(
+      f'{journal.stage}: saves held up its steps for {saving / seconds:.1%} of '
+      'the time'
+    )
 
 
 @contextlib.contextmanager
@@ -197,24 +224,15 @@ def _validates(stage: Stage, done: int) -> bool:
 
 
 def _save(stage, state, checkpoints, journal) -> None:
-  """Saves state and metric history; the score is the latest mean reward."""
+  """Saves state and metric history."""
   done = len(journal.history)
   processes.enter('saving', f'{stage.plan.name} step {done}')
-  every, score = stage.job.config.checkpoint.every, stage.score(journal.history)
-  if done % every and done != stage.plan.steps:
-    # Saved because someone asked it to end: were it the best one, the next
-    # stage would start from another step than that of the unbroken run.
-    score = math.nan
-  problems = (stage.offset + done) * stage.problems
-  meta = {
-    'step': done,
-    'stage': stage.plan.name,
-    'seed': stage.job.config.seed,
-    'data_position': problems,
-    'reference': stage.job.base_hash,
-    'history': journal.history,
-  }
-  _keep(stage.job)  # Before it, so that no step is there without its records.
+  # Without a score it is saved because someone asked it to end: were it the
+  # best one, the next stage would start from another step than that of the
+  # unbroken run.
+  score = journal.history[-1].get('score', math.nan)
+  meta = meta_of(stage, journal.history)
+  keep_records(stage.job)  # First, so that no step is there without them.
   try:
     checkpoints.save(done, stage.saved(state), meta, score)
   except CheckpointError as error:
@@ -223,7 +241,22 @@ def _save(stage, state, checkpoints, journal) -> None:
     say(f'{error} Training goes on; the next save tries again.')
 
 
-def _keep(job: Job) -> None:
+def meta_of(
+  stage: Stage | ImitationRound, history: list[dict[str, Any]]
+) -> dict[str, Any]:
+  """Returns what a checkpoint holds beside the state."""
+  done = len(history)
+  return {
+    'step': done,
+    'stage': stage.plan.name,
+    'seed': stage.job.config.seed,
+    'data_position': (stage.offset + done) * stage.problems,
+    'reference': stage.job.base_hash,
+    'history': history,
+  }
+
+
+def keep_records(job: Job) -> None:
   """Copies what a lost work directory is made good from, where that is kept.
 
   Raises:
@@ -356,5 +389,5 @@ def evaluate_into(
     return results[name]
 
   result = processes.decide(record)
-  _keep(job)
+  keep_records(job)
   return result

@@ -19,7 +19,8 @@ STOPPED = 75  # The exit code that is asked for.
 SMALL = {'log.tensorboard': False, 'log.report': False}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+  """Returns a port of this machine that nobody listens at now."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     return free.getsockname()[1]
@@ -58,6 +59,7 @@ def group(
   processes: int,
   devices: int = 1,
   scripted: str = '',
+  poisoned: str = '',
   **settings,
 ) -> Iterator[Group]:
   """Gives processes under way; those that are left at the end are killed.
@@ -68,6 +70,7 @@ def group(
     processes: how many; one is started as if there were no others.
     devices: of each.
     scripted: what goes wrong; see faults/scripted.py.
+    poisoned: steps whose rewards are no numbers; see soak/poisoned.py.
     settings: of the run; a setting's dots are written as __.
   """
   changes = {k.replace('.', '__'): v for k, v in SMALL.items()}
@@ -82,9 +85,12 @@ def group(
   if scripted:
     program = [str(small.ROOT / 'tests' / 'faults' / 'scripted.py')]
     environment['SCRIPTED'] = scripted
+  if poisoned:
+    program = [str(small.ROOT / 'tests' / 'soak' / 'poisoned.py')]
+    environment['POISONED'] = poisoned
   if processes > 1:
     environment |= {
-      'SCORE_COORDINATOR': f'127.0.0.1:{_free_port()}',
+      'SCORE_COORDINATOR': f'127.0.0.1:{free_port()}',
       'SCORE_PROCESSES': str(processes),
     }
   started, logs = [], []

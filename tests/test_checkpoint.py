@@ -323,11 +323,42 @@ def test_litter_of_a_kill_is_removed_and_a_half_deleted_step_passed_over(saved):
   assert len(messages) == 1
 
 
-def test_a_step_that_is_not_above_the_newest_is_refused(saved):
+def test_a_step_that_is_there_is_refused(saved):
   with _open(saved) as checkpoints:
-    for step in (30, 25):
-      with pytest.raises(checkpoint.CheckpointError, match=f'{step} after 30'):
+    for step in (30, 20):
+      with pytest.raises(
+        checkpoint.CheckpointError, match=f'Step {step} is in'
+      ):
         checkpoints.save(step, _state(step), {}, 0.0)
+
+
+def test_a_best_step_that_is_made_again_stands_among_later_ones(saved):
+  shutil.rmtree(saved / '20')
+  with _open(saved, keep=1) as checkpoints:
+    restored, meta = checkpoints.restore(_target(_state(10)), last=20)
+    assert meta == {'step': 10}
+    _assert_same_bits(restored, _state(10))
+    checkpoints.save(20, _state(20), {'step': 20}, 0.9)
+    checkpoints.wait()
+    restored, _ = checkpoints.restore(_target(_state(10)), last=20)
+    _assert_same_bits(restored, _state(20))
+    restored, _ = checkpoints.restore(_target(_state(10)))
+    _assert_same_bits(restored, _state(30))
+  assert checkpoint.steps(saved) == [20, 30]
+  assert checkpoint.best_step(saved) == 20
+
+
+@pytest.mark.parametrize('item', ['params', 'rest', 'meta'])
+def test_a_step_is_damaged_in_size_or_where_it_is_read_in_bytes(saved, item):
+  path = _largest_file(saved / '20' / item)
+  whole = path.read_bytes()
+  assert not checkpoint.is_damaged(saved, 20)
+  path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+  assert checkpoint.is_damaged(saved, 20)
+  assert checkpoint.is_damaged(saved, 20, read=[item])
+  assert not checkpoint.is_damaged(saved, 20, read=[])
+  path.write_bytes(whole[:-1])
+  assert checkpoint.is_damaged(saved, 20, read=[])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Small files survive what can happen between two writes."""
 
+import resource
+
 import pytest
 
 from score_jax import files
@@ -42,6 +44,18 @@ def test_a_line_cut_short_is_numbered_and_the_next_row_is_whole(tmp_path, end):
   assert files.read_jsonl(tmp_path / 'a') == ([{'step': 1}], [2])
   files.append_jsonl(tmp_path / 'a', {'step': 3})
   assert files.read_jsonl(tmp_path / 'a') == ([{'step': 1}, {'step': 3}], [2])
+
+
+def test_a_row_that_has_no_room_leaves_the_file_as_it_was(tmp_path):
+  files.append_jsonl(tmp_path / 'a', {'step': 1})
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+  try:
+    with pytest.raises(OSError, match='File too large'):
+      files.append_jsonl(tmp_path / 'a', {'text': 30 * 'a'})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert (tmp_path / 'a').read_bytes() == b'{"step": 1}\n'
 
 
 def test_zeroed_bytes_cost_only_their_line(tmp_path):

@@ -1,6 +1,7 @@
 """What a run writes down is where the run stands, however often it stopped."""
 
 import json
+import resource
 import time
 
 import pytest
@@ -148,6 +149,32 @@ def test_tensorboard_shows_what_the_rows_hold_after_a_resume(tmp_path):
     2: pytest.approx(0.5),
   }
   assert _curve(tmp_path / 'tensorboard' / 'stage1', 'keeps_right') == {}
+
+
+def test_what_a_full_disk_keeps_out_is_written_when_there_is_room(
+  tmp_path, capsys
+):
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  with _open(tmp_path, tensorboard=True, steps=50) as opened:
+    for step in range(1, 41):
+      opened.samples([{'id': step}])
+      opened.step(ROW | {'delta': step / 64})
+      if step == 10:  # Files may not grow any more.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+      if step == 30:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert len(_numbers(tmp_path, journal.METRICS)) == 10
+  rows, _ = files.read_jsonl(tmp_path / journal.METRICS)
+  assert [row['delta'] for row in rows] == [n / 64 for n in range(1, 41)]
+  samples, bad = files.read_jsonl(tmp_path / journal.SAMPLES)
+  assert [row['id'] for row in samples] == list(range(1, 41)) and bad == []
+  board = tmp_path / 'tensorboard' / 'stage1'
+  whole = {n: n / 64 for n in range(1, 41)}
+  assert _curve(board, 'delta') == whole
+  said = capsys.readouterr().out
+  for name in (journal.METRICS, journal.SAMPLES, 'tensorboard/'):
+    assert said.count(f'{name} cannot be written (File too large)') == 1
+    assert said.count(f'{name} is written again') == 1
 
 
 def _curve(folder, name):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -147,6 +148,25 @@ def test_a_truncated_newest_checkpoint_is_named_and_passed_over(
   assert 'Trying 3' in said
   assert 'stage1: going on from step 3 of 8' in said
   small.assert_same(tmp_path, unbroken)
+
+
+def test_a_best_checkpoint_that_is_lost_is_made_again(runs, unbroken, tmp_path):
+  workdir = tmp_path / 'run'
+  shutil.copytree(unbroken, workdir)
+  folder = workdir / 'checkpoints' / 'stage1'
+  best = checkpoint.best_step(folder)
+  before = small.params(workdir, 'stage1', best)
+  # As where the disk was full when it was to be saved, or bad since then.
+  for path in (folder / str(best) / 'params').rglob('*'):
+    if path.is_file():
+      path.write_bytes(bytes(path.stat().st_size))
+  shutil.rmtree(workdir / 'checkpoints' / 'stage2')
+  results = files.read_json(workdir / 'eval.json')
+  files.write_json(workdir / 'eval.json', {'base': results['base']})
+  said = runs.finish(workdir)
+  assert f'its best checkpoint, step {best}, is lost; made again' in said
+  assert small.params(workdir, 'stage1', best) == before
+  small.assert_same(workdir, unbroken)
 
 
 def test_a_finished_run_says_so_and_shows_its_result(runs, unbroken):
