@@ -25,7 +25,7 @@ class Model:
   slice: str  # As chips.parse reads it: the chip, and the shape of their grid.
   tensor: int  # Parts of heads and MLP; divides the heads and the key heads.
   rows: int = 1  # Rows per fsdp shard whose gradient is made at once.
-  sampled: int = 8  # Rows per fsdp shard that are sampled at once.
+  sampled: int = 32  # Rows per fsdp shard that are sampled at once.
 
   @property
   def fsdp(self) -> int:
