@@ -539,18 +539,22 @@ def test_without_the_compiler_the_remedy_is_named(monkeypatch):
 
 # What XLA for TPUs said of peak memory, GiB of a device (docs/plan.md): the
 # sampler and the update of the preset `math`, bfloat16 beside float32 policies.
+# Of docs/plan.md: GiB that the compiler says; weights are copied by a program
+# of their own where the layout is not that of training.
 COMPILED = [
-  ('gemma2_2b', 'v5e:4x4', (1, 16, 1), 'float32', 13.11, 8.12),
-  ('gemma2_2b', 'v5p:2x2x2', (1, 8, 1), 'bfloat16', 23.54, 11.45),
-  ('gemma2_9b', 'v5e:8x8', (1, 16, 4), 'bfloat16', 9.41, 5.14),
+  ('gemma2_2b', 'v5e:4x4', (1, 16, 1), 'train', None, 8.58, 8.04),
+  ('gemma2_2b', 'v5p:2x2x2', (1, 8, 1), 'gathered', 7.19, 20.17, 12.29),
+  ('gemma2_9b', 'v5p:2x2x4', (1, 16, 1), 'train', None, 27.44, 19.14),
+  ('gemma2_9b', 'v5e:8x8', (1, 16, 4), 'gathered', 5.52, 10.87, 6.19),
 ]
 
 
 @pytest.mark.parametrize(
-  ('model', 'slice_', 'mesh', 'residual', 'sampler', 'update'), COMPILED
+  ('model', 'slice_', 'mesh', 'layout', 'weights', 'sampler', 'update'),
+  COMPILED,
 )
 def test_peaks_are_within_15_percent_of_the_compilers(
-  model, slice_, mesh, residual, sampler, update
+  model, slice_, mesh, layout, weights, sampler, update
 ):
   config = presets.make('score', 'math')
   with config.unlocked():
@@ -558,7 +562,7 @@ def test_peaks_are_within_15_percent_of_the_compilers(
       {
         'model.dtype': 'bfloat16',
         'model.reference_dtype': 'bfloat16',
-        'model.residual_dtype': residual,
+        'sampling.layout': layout,
         'train.accumulation': 16,
       }
     )
@@ -569,11 +573,14 @@ def test_peaks_are_within_15_percent_of_the_compilers(
     instruction=64,
   )
   assert math.prod(mesh) == chips.parse(slice_).devices
-  for moments, compiled in (
+  moments = [
     (estimate.sampling_moments(made), sampler),
     (estimate.update_moments(made), update),
-  ):
-    predicted = estimate.peak(moments).total / GIB
+  ]
+  if weights is not None:
+    moments.append((estimate.prepare_moments(made), weights))
+  for found, compiled in moments:
+    predicted = estimate.peak(found).total / GIB
     assert abs(predicted / compiled - 1) < 0.15
 
 
