@@ -10,6 +10,9 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = (
   '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
 )
+# TensorFlow reads it when anything first asks for a bucket, as TFDS does: tests
+# of buckets change objects at once.
+os.environ['GCS_STAT_CACHE_MAX_AGE'] = '0'
 
 import jax
 import pytest

@@ -1,5 +1,6 @@
 """A copy of the weights samples what they would, as far as it was rounded."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -26,6 +27,7 @@ from score_jax import (
 from score_jax.decoding import Decoding
 from score_jax.models import lora, narrow, weights
 from score_jax.models.transformer import Cache
+from score_jax.timing import Times
 
 # Every dimension divides by 4, so that all that can be split is.
 CONFIG = dataclasses.replace(tiny.RICH, vocab_size=16, mlp=32)
@@ -362,7 +364,7 @@ def test_one_copy_serves_all_parts_and_is_gone_before_the_update(
 ):
   made, seen = [], []
 
-  def read(sample, problems, parts, grader, words):
+  def start(sample, problems, parts, times):
     for place in np.split(np.arange(len(problems)), parts):
       sample(place)
       seen.append(in_int8())
@@ -374,11 +376,12 @@ def test_one_copy_serves_all_parts_and_is_gone_before_the_update(
   def in_int8():
     return sum(x.nbytes for x in jax.live_arrays() if x.dtype == jnp.int8)
 
-  monkeypatch.setattr(rollout, 'sample_and_read', read)
+  monkeypatch.setattr(rollout, 'start_sampling', start)
   monkeypatch.setattr(job.Job, 'prepared', prepared)
   here, params = a_job(Decoding('int8', layout='gathered'), parts=2)
   before = in_int8()
-  phase.sample(here, params, 0, offline)
+  with contextlib.closing(Times()) as times:
+    phase.start_sampling(here, params, 0, offline, times)
   # The policy's, and the base's where its attempts are wanted.
   assert len(made) == (2 if offline else 1)
   assert len(seen) == 2
