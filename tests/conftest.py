@@ -1,6 +1,7 @@
 """What holds for every test: eight CPU devices, and no shape by accident."""
 
 import fcntl
+import gc
 import os
 import pathlib
 
@@ -38,6 +39,21 @@ def pytest_collection_modifyitems(items):
   items.sort(
     key=lambda item: places.get(item.nodeid.split('::')[0], len(places))
   )
+
+
+# Half of the mappings of memory that Linux allows a process: each compiled
+# program takes dozens, and the compiler crashes where there are no more.
+MAPPINGS = 30_000
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _programs_are_forgotten():
+  """Drops compiled programs behind a file, once they take many mappings."""
+  yield
+  maps = pathlib.Path('/proc/self/maps')
+  if maps.exists() and maps.read_bytes().count(b'\n') > MAPPINGS:
+    jax.clear_caches()
+    gc.collect()
 
 
 def _shared(tmp_path_factory) -> pathlib.Path:
