@@ -11,7 +11,7 @@ import several
 
 from score_jax import files, places
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -42,9 +42,7 @@ def bucket(tmp_path, monkeypatch):
     yield folder, read, lambda name: f'run/{name}' in served.objects
 
 
-@pytest.mark.parametrize(
-  'where', ['local', pytest.param('bucket', marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize('where', ['local', 'bucket'])
 def test_killed_and_its_disk_lost_a_run_ends_as_the_unbroken_one(
   runs, unbroken, tmp_path, where, request
 ):
@@ -79,7 +77,6 @@ def test_killed_and_its_disk_lost_a_run_ends_as_the_unbroken_one(
   }
 
 
-@pytest.mark.long
 def test_two_processes_save_to_a_bucket_and_find_all_of_it_again(
   runs, tmp_path, bucket
 ):
