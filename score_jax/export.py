@@ -71,18 +71,25 @@ def export(
   hf = weights.read_config(source)
   template = _chat_template(config, source)
   if adapter:
-    params = jax.tree.map(lambda x: x.astype(dtype or x.dtype), params)
+    params = _cast(params, dtype) if dtype else params
     weights.save_adapter(out, params, chosen, hf, source, template)
     return f'the adapter of {which}'
   dtypes = dtype or weights.stored_dtypes(source)
   if chosen is None:
-    dtypes = jax.tree.broadcast(dtypes, params)
-    params = jax.tree.map(lambda x, to: x.astype(to), params, dtypes)
+    params = _cast(params, dtypes)
   else:
     frozen = _frozen(config, source, model, meta['reference'], where)
     params = lora.merge(frozen, params, chosen, dtypes)
   weights.save(out, params, hf, source, progress=True, chat_template=template)
   return which
+
+
+def _cast(params: Any, dtypes: Any) -> Any:
+  """Returns parameters in one type, or each in its own."""
+  import jax
+
+  dtypes = jax.tree.broadcast(dtypes, params)
+  return jax.tree.map(lambda x, to: x.astype(to), params, dtypes)
 
 
 def _frozen(

@@ -25,6 +25,7 @@ from score_jax import (
   learner,
   phase,
   processes,
+  programs,
   rollout,
   sharding,
   shards,
@@ -57,7 +58,7 @@ class ImitationRound:
     self.job, self.plan, self._start = job, plan, start
     self.offset = phase.offset(job, plan)
     self.problems = phase.batch_problems(job)
-    self.optimizer = phase.make_optimizer(job, plan.steps)
+    self.optimizer = programs.optimizer(job.config, plan.steps)
     lora, chunk = adapter(job.config), job.config.model.logits_chunk
     self._reference = None if lora is None else job.base
     self._update = learner.make_imitation(

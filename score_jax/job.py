@@ -232,8 +232,7 @@ class Job:
   @property
   def policy(self) -> Policy:
     """Returns how logits become the distribution that is trained."""
-    s = self.config.sampling
-    return Policy(s.temperature, s.top_k, s.top_p)
+    return programs.policy(self.config)
 
   @functools.cached_property
   def evaluation_sampler(self) -> sampler.Sample:

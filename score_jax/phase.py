@@ -19,6 +19,7 @@ from score_jax import (
   evaluation,
   learner,
   processes,
+  programs,
   rollout,
   sharding,
   shards,
@@ -75,15 +76,6 @@ def batch_problems(job: Job) -> int:
   return job.config.train.trajectories // samples_per_problem(job.config)
 
 
-def make_optimizer(job: Job, steps: int) -> optax.GradientTransformation:
-  """Returns the optimizer of one phase."""
-  config = job.config
-  optimizer = learner.make_optimizer(**config.optimizer, steps=steps)
-  if config.model.param_dtype == 'float32':
-    return optimizer
-  return learner.widen(optimizer, config.model.master_weights)
-
-
 def new_state(
   job: Job,
   optimizer: optax.GradientTransformation,
@@ -106,7 +98,10 @@ def new_state(
     )
     return dataclasses.replace(state, params=as_trained(job, params))
 
-  places = _places(job, optimizer, jax.eval_shape(make, params))
+  shapes = jax.eval_shape(make, params)
+  places = programs.state_places(
+    job.mesh, optimizer, shapes, job.param_shardings
+  )
   return jax.jit(make, out_shardings=places)(params)
 
 
@@ -133,28 +128,8 @@ def abstract_state(
   job: Job, optimizer: optax.GradientTransformation, averages: int = 0
 ) -> learner.TrainState:
   """Returns shapes and layout of the state, to restore it."""
-  make = functools.partial(
-    learner.init_state, optimizer=optimizer, beta2=0.0, averages=averages
-  )
-  shapes = jax.eval_shape(make, job.policy_like())
-  return jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    shapes,
-    _places(job, optimizer, shapes),
-  )
-
-
-def _places(job, optimizer, shapes: learner.TrainState) -> learner.TrainState:
-  mesh, params = job.mesh, job.param_shardings
-  whole = sharding.replicated(mesh)
-  return learner.TrainState(
-    step=whole,
-    params=params,
-    opt_state=sharding.of_optimizer(mesh, optimizer, shapes.opt_state, params),
-    beta2=whole,
-    skipped=whole,
-    average=None if shapes.average is None else whole,
-  )
+  like = job.policy_like()
+  return programs.abstract_state(job.mesh, optimizer, like, averages)
 
 
 def batch(job: Job, number: int) -> tuple[np.ndarray, data.Problems]:
@@ -184,7 +159,6 @@ def start_sampling(
   with times.span('data'):
     index, problems = batch(job, number)
   key = jax.random.fold_in(job.root_key(), number)
-  ready = job.prepared(job.bound(params))
   base = functools.cache(lambda: job.prepared(job.base_on_devices()))
   given = round(offline * len(problems))
 
@@ -199,6 +173,7 @@ def start_sampling(
     )
 
   with times.span('sample'):
+    ready = job.prepared(job.bound(params))
     return rollout.start_sampling(
       of_part, problems, job.config.sampling.parts, times
     )

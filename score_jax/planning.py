@@ -116,10 +116,7 @@ def make(
     return advice.decided(setup, memory)
 
   setup = made(programs.abstract_mesh(shape))
-  compiled = {}
-  if found is not None:
-    compiled = _compile(made(tpu.mesh(shape, found)))
-  known = Plan(
+  return Plan(
     model=called,
     setup=setup,
     target=target,
@@ -129,29 +126,26 @@ def make(
       *estimate.update_moments(setup),
     ],
     waiting=advice.waiting(setup),
-    compiled=compiled,
+    compiled=_compile(made(tpu.mesh(shape, found))) if found else {},
     costs=estimate.step_cost(setup),
-    times=None,
-    proposals=[],
+    times=_times(setup, target, efficiency, grading),
+    proposals=advice.proposals(setup, target, efficiency, count)
+    if target
+    else [],
     warnings=advice.warnings(setup, advice.peak(setup), memory),
-  )
-  if target is None:
-    return known
-  return dataclasses.replace(
-    known,
-    times=_times(setup, target.chip, efficiency, grading),
-    proposals=advice.proposals(setup, target, efficiency, count),
   )
 
 
 def _times(
-  setup: Setup, chip: Chip, efficiency: Efficiency, grading: float
-) -> Times:
+  setup: Setup, target: Slice | None, efficiency: Efficiency, grading: float
+) -> Times | None:
+  if target is None:
+    return None
   return Times(
-    bound=estimate.step_seconds(setup, chip, estimate.FULL),
-    step=estimate.step_seconds(setup, chip, efficiency),
+    bound=estimate.step_seconds(setup, target.chip, estimate.FULL),
+    step=estimate.step_seconds(setup, target.chip, efficiency),
     grading=grading,
-    evaluations=_evaluations(setup, chip, efficiency),
+    evaluations=_evaluations(setup, target.chip, efficiency),
   )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from ml_collections import ConfigDict
@@ -99,6 +100,103 @@ def adapter(config: ConfigDict) -> lora.Lora | None:
   return lora.Lora(c.rank, c.alpha, tuple(c.targets), c.dropout)
 
 
+def policy(config: ConfigDict) -> Policy:
+  """Returns how logits become the distribution that is trained."""
+  s = config.sampling
+  return Policy(s.temperature, s.top_k, s.top_p)
+
+
+def optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
+  """Returns the optimizer of a phase of `steps` updates."""
+  rule = learner.make_optimizer(**config.optimizer, steps=steps)
+  if config.model.param_dtype == 'float32':
+    return rule
+  return learner.widen(rule, config.model.master_weights)
+
+
+def learning(
+  config: ConfigDict,
+  stage: objective.Stage,
+  baseline: str,
+  first_step: int = 0,
+) -> learner.Learning:
+  """Returns what the update of a stage is compiled from.
+
+  Args:
+    config: settings.
+    stage: what it maximizes.
+    baseline: of its advantages.
+    first_step: the steps of all stages before it.
+  """
+  method, s = config.method, config.sampling
+  adaptive, lora_config = method.adaptive_beta2, adapter(config)
+  # Without dropout neither is read, and stages that differ in nothing else
+  # share what is compiled.
+  drawn = lora_config is not None and bool(lora_config.dropout)
+  return learner.Learning(
+    stage=stage,
+    groups=objective.Groups(s.first_attempts, s.second_attempts),
+    policy=policy(config),
+    baseline=baseline,
+    mask_truncated=method.truncated == 'mask',
+    accumulation=config.train.accumulation,
+    logits_chunk=config.model.logits_chunk,
+    attempt_tokens=tuple(s.max_tokens[: len(stage.reward)]),
+    prompt_tokens=s.max_prompt_tokens,
+    beta2_rate=adaptive.rate,
+    beta2_fraction=adaptive.fraction,
+    beta2_low=adaptive.low,
+    beta2_high=adaptive.high,
+    lora=lora_config,
+    seed=config.seed if drawn else 0,
+    first_step=first_step if drawn else 0,
+    correction=correction.named(
+      method.correction, method.correction_level, method.correction_cap
+    ),
+  )
+
+
+def abstract_state(
+  mesh: Mesh | AbstractMesh,
+  rule: optax.GradientTransformation,
+  like: Any,
+  averages: int = 0,
+) -> learner.TrainState:
+  """Returns shapes and layout of a train state.
+
+  Args:
+    mesh: that it lies on.
+    rule: the optimizer.
+    like: shapes and layout of what is trained.
+    averages: see `learner.init_state`.
+  """
+  make = functools.partial(
+    learner.init_state, optimizer=rule, beta2=0.0, averages=averages
+  )
+  shapes = jax.eval_shape(make, like)
+  params = jax.tree.map(lambda x: x.sharding, like)
+  return jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    shapes,
+    state_places(mesh, rule, shapes, params),
+  )
+
+
+def state_places(
+  mesh: Mesh | AbstractMesh,
+  rule: optax.GradientTransformation,
+  shapes: learner.TrainState,
+  params: Any,
+) -> learner.TrainState:
+  """Returns the layout of a train state, given that of what is trained."""
+  whole = sharding.replicated(mesh)
+  return dataclasses.replace(
+    jax.tree.map(lambda _: whole, shapes),
+    params=params,
+    opt_state=sharding.of_optimizer(mesh, rule, shapes.opt_state, params),
+  )
+
+
 def abstract_mesh(shape: tuple[int, int, int]) -> AbstractMesh:
   """Returns a mesh of sizes (data, fsdp, tensor) without any devices."""
   return AbstractMesh(shape, sharding.MESH_AXES, (AxisType.Auto,) * 3)
@@ -154,7 +252,7 @@ def sample_program(setup: Setup) -> Program:
     first_attempts=s.first_attempts,
     second_attempts=s.second_attempts,
     max_tokens=tuple(s.max_tokens),
-    policy=_policy(config),
+    policy=policy(config),
     end_tokens=(END,),
     close=CLOSE,
     pad=PAD,
@@ -201,11 +299,19 @@ def prepare_program(setup: Setup) -> Program:
 
 
 def update_program(setup: Setup) -> Program:
-  """Returns the update of stage II, and its arguments' shapes."""
-  config, mesh = setup.config, setup.mesh
-  optimizer = _optimizer(config)
-  update = learner.make_update(setup.model, optimizer, _learning(config))
-  state = _state(setup, optimizer)
+  """Returns stage II's update, and its arguments' shapes; stage I's costs alike."""
+  config, mesh, method = setup.config, setup.mesh, setup.config.method
+  rule = optimizer(config, config.train.stage2_steps)
+  stage = objective.stage_two(
+    config.turns,
+    method.alpha,
+    method.beta1,
+    method.gamma,
+    method.kl_estimator,
+  )
+  learned = learning(config, stage, method.baseline)
+  update = learner.make_update(setup.model, rule, learned)
+  state = abstract_state(mesh, rule, setup.trained)
   rows, turns = config.train.trajectories, config.turns
   length = columns(config, setup.instruction)
   trajectory = Trajectory(
@@ -230,70 +336,3 @@ def _rows(mesh, shape, dtype) -> jax.ShapeDtypeStruct:
 
 def _whole(mesh, shape, dtype) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.replicated(mesh))
-
-
-def _policy(config: ConfigDict) -> Policy:
-  s = config.sampling
-  return Policy(s.temperature, s.top_k, s.top_p)
-
-
-def _optimizer(config: ConfigDict):
-  rule = learner.make_optimizer(
-    **config.optimizer, steps=config.train.stage2_steps
-  )
-  if config.model.param_dtype == 'float32':
-    return rule
-  return learner.widen(rule, config.model.master_weights)
-
-
-def _learning(config: ConfigDict) -> learner.Learning:
-  """Returns what stage II's update is compiled from; stage I's costs alike."""
-  method, s = config.method, config.sampling
-  adaptive = method.adaptive_beta2
-  return learner.Learning(
-    stage=objective.stage_two(
-      config.turns,
-      method.alpha,
-      method.beta1,
-      method.gamma,
-      method.kl_estimator,
-    ),
-    groups=objective.Groups(s.first_attempts, s.second_attempts),
-    policy=_policy(config),
-    baseline=method.baseline,
-    mask_truncated=method.truncated == 'mask',
-    accumulation=config.train.accumulation,
-    logits_chunk=config.model.logits_chunk,
-    attempt_tokens=tuple(config.sampling.max_tokens),
-    prompt_tokens=config.sampling.max_prompt_tokens,
-    beta2_rate=adaptive.rate,
-    beta2_fraction=adaptive.fraction,
-    beta2_low=adaptive.low,
-    beta2_high=adaptive.high,
-    lora=adapter(config),
-    seed=config.seed,
-    correction=correction.named(
-      method.correction, method.correction_level, method.correction_cap
-    ),
-  )
-
-
-def _state(setup: Setup, optimizer) -> learner.TrainState:
-  """Returns shapes and layout of the train state."""
-  mesh, like = setup.mesh, setup.trained
-  make = functools.partial(
-    learner.init_state, optimizer=optimizer, beta2=setup.config.method.beta2
-  )
-  state = jax.eval_shape(make, like)
-  params = jax.tree.map(lambda x: x.sharding, like)
-  whole = sharding.replicated(mesh)
-  places = dataclasses.replace(
-    jax.tree.map(lambda _: whole, state),
-    params=params,
-    opt_state=sharding.of_optimizer(mesh, optimizer, state.opt_state, params),
-  )
-  return jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    state,
-    places,
-  )

@@ -20,11 +20,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from score_jax import (
-  correction,
   inspection,
   learner,
   phase,
   processes,
+  programs,
   rollout,
   sharding,
   shards,
@@ -32,7 +32,6 @@ from score_jax import (
 from score_jax.job import adapter, Job
 from score_jax.journal import Journal, say
 from score_jax.methods.plan import StagePlan
-from score_jax.objective import Groups
 from score_jax.phase import TrainingError
 from score_jax.timing import Times
 
@@ -45,14 +44,14 @@ class Stage:
 
   def __init__(self, job: Job, plan: StagePlan):
     self.job, self.plan = job, plan
-    s = job.config.sampling
-    self.groups = Groups(s.first_attempts, s.second_attempts)
     self.problems = phase.batch_problems(job)
     self.offset = phase.offset(job, plan)
-    self.optimizer = phase.make_optimizer(job, plan.steps)
+    self.optimizer = programs.optimizer(job.config, plan.steps)
     averaged = plan.baseline == 'moving_average'
     self.averages = len(plan.stage.reward) if averaged else 0
-    learning = _learning(job.config, plan, self.groups, job.policy, self.offset)
+    learning = programs.learning(
+      job.config, plan.stage, plan.baseline, self.offset
+    )
     self.update = learner.make_update(job.model, self.optimizer, learning)
     self.reference, self.near = _reference(job, plan)
     # What is sampled of the step that comes next, where steps overlap.
@@ -172,35 +171,6 @@ def _reference(job: Job, plan: StagePlan) -> tuple[Any, Any]:
     trained,
     job.base,
   ), None
-
-
-def _learning(config, plan, groups, policy, offset) -> learner.Learning:
-  method, adaptive = config.method, config.method.adaptive_beta2
-  # Without dropout neither is read, and stages that differ in nothing else
-  # share what is compiled.
-  drawn = bool(config.model.lora.rank and config.model.lora.dropout)
-  turns = len(plan.stage.reward)
-  return learner.Learning(
-    stage=plan.stage,
-    groups=groups,
-    policy=policy,
-    baseline=plan.baseline,
-    mask_truncated=method.truncated == 'mask',
-    accumulation=config.train.accumulation,
-    logits_chunk=config.model.logits_chunk,
-    attempt_tokens=tuple(config.sampling.max_tokens[:turns]),
-    prompt_tokens=config.sampling.max_prompt_tokens,
-    beta2_rate=adaptive.rate,
-    beta2_fraction=adaptive.fraction,
-    beta2_low=adaptive.low,
-    beta2_high=adaptive.high,
-    lora=adapter(config),
-    seed=config.seed if drawn else 0,
-    first_step=offset if drawn else 0,
-    correction=correction.named(
-      method.correction, method.correction_level, method.correction_cap
-    ),
-  )
 
 
 def _keep_batch(

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import runs as small
 
@@ -24,6 +24,42 @@ def free_port() -> int:
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     return free.getsockname()[1]
+
+
+def pair(script: str, arguments: Callable[[int], list]) -> None:
+  """Runs a script as two processes of two devices, which both succeed.
+
+  Args:
+    script: in the folder of tests.
+    arguments: of process i.
+  """
+  port = free_port()
+  started = [
+    subprocess.Popen(
+      [sys.executable, f'tests/{script}', *map(str, arguments(i))],
+      cwd=small.ROOT,
+      env=os.environ
+      | {
+        'PYTHONPATH': str(small.ROOT),
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
+        'SCORE_COORDINATOR': f'127.0.0.1:{port}',
+        'SCORE_PROCESSES': '2',
+        'SCORE_PROCESS': str(i),
+      },
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for i in (0, 1)
+  ]
+  try:
+    for process in started:
+      said, _ = process.communicate(timeout=200)
+      assert process.returncode == 0, said
+  finally:
+    for process in started:
+      process.kill()
+      process.wait()
 
 
 class Group:

@@ -1,10 +1,7 @@
 """A save that one process cannot make is made by none, and the next one is."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 import several
@@ -16,33 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 def pair(tmp_path_factory):
   """What each of two processes found."""
   folder = tmp_path_factory.mktemp('pair')
-  started = [
-    subprocess.Popen(
-      [sys.executable, 'tests/saving.py', folder / 'steps', folder / str(i)],
-      cwd=ROOT,
-      env=os.environ
-      | {
-        'PYTHONPATH': str(ROOT),
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
-        'SCORE_COORDINATOR': f'127.0.0.1:{port}',
-        'SCORE_PROCESSES': '2',
-        'SCORE_PROCESS': str(i),
-      },
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for port in [several.free_port()]
-    for i in (0, 1)
-  ]
-  try:
-    for process in started:
-      said, _ = process.communicate(timeout=200)
-      assert process.returncode == 0, said
-  finally:
-    for process in started:
-      process.kill()
-      process.wait()
+  several.pair('saving.py', lambda i: [folder / 'steps', folder / str(i)])
   return [json.loads((folder / str(i)).read_text()) for i in (0, 1)]
 
 

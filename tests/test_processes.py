@@ -2,15 +2,12 @@
 
 import itertools
 import json
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import several
 
 from score_jax import processes, shards, watch
 from score_jax.config import ConfigError
@@ -112,35 +109,7 @@ def test_variables_that_name_no_process_are_refused(variables, words):
 def pair(tmp_path_factory):
   """What each of two processes found."""
   folder = tmp_path_factory.mktemp('pair')
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    port = free.getsockname()[1]
-  started = [
-    subprocess.Popen(
-      [sys.executable, 'tests/together.py', str(folder / str(i))],
-      cwd=ROOT,
-      env=os.environ
-      | {
-        'PYTHONPATH': str(ROOT),
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
-        'SCORE_COORDINATOR': f'127.0.0.1:{port}',
-        'SCORE_PROCESSES': '2',
-        'SCORE_PROCESS': str(i),
-      },
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for i in (0, 1)
-  ]
-  try:
-    for process in started:
-      said, _ = process.communicate(timeout=200)
-      assert process.returncode == 0, said
-  finally:
-    for process in started:
-      process.kill()
-      process.wait()
+  several.pair('together.py', lambda i: [folder / str(i)])
   return [json.loads((folder / str(i)).read_text()) for i in (0, 1)]
 
 

@@ -39,6 +39,14 @@ _GEMMA3 = {
   'query_pre_attn_scalar': 24,
   'rope_scaling': _LINEAR,
 }
+# One case of each family.
+FAMILIES = (
+  'gemma2',
+  'gemma3_text',
+  'llama 3, tied',
+  'qwen2 with windows',
+  'qwen3',
+)
 # Windows, soft caps and wave lengths are so small that each of them bites
 # within the 24 tokens that tests compare.
 CASES = {

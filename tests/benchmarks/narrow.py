@@ -15,13 +15,6 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).parents[2]
-FAMILIES = (
-  'gemma2',
-  'gemma3_text',
-  'llama 3, tied',
-  'qwen2 with windows',
-  'qwen3',
-)
 
 
 # Of the weights, and of the cache.
@@ -96,7 +89,7 @@ def main() -> None:
   rows = words.prompts(asked)
   between = words.between('\nThere may be an error:\n')
   measure('the bundled model', job.BUNDLED, rows, between, (5, 5))
-  for case in FAMILIES:
+  for case in tiny_checkpoints.FAMILIES:
     with tempfile.TemporaryDirectory() as folder:
       tiny_checkpoints.build(case, 'float32').save_pretrained(folder)
       rows = draw(0, 90, (64, 24)).tolist()

@@ -23,13 +23,6 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).parents[2]
 DRAWS = 6
-FAMILIES = (
-  'gemma2',
-  'gemma3_text',
-  'llama 3, tied',
-  'qwen2 with windows',
-  'qwen3',
-)
 
 
 def off(one, other) -> float:
@@ -115,7 +108,9 @@ def measure(case: str) -> None:
 def main() -> None:
   os.environ['JAX_PLATFORMS'] = 'cpu'
   sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
-  for case in FAMILIES:
+  import tiny_checkpoints
+
+  for case in tiny_checkpoints.FAMILIES:
     measure(case)
 
 

@@ -49,13 +49,16 @@ def _assert_is_batch(workdir, name, stage, step):
     np.testing.assert_array_equal(kept['reward'], [t['reward'] for t in texts])
 
 
-@pytest.mark.parametrize(
+ONE_OR_TWO = pytest.mark.parametrize(
   'processes',
   [
     pytest.param(1, marks=pytest.mark.slow),
     pytest.param(2, marks=pytest.mark.long),
   ],
 )
+
+
+@ONE_OR_TWO
 def test_an_update_that_is_not_finite_is_skipped_counted_and_kept(
   runs, tmp_path, processes
 ):
@@ -76,13 +79,7 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_kept(
     assert np.isfinite(np.frombuffer(step, np.float32)).all()
 
 
-@pytest.mark.parametrize(
-  'processes',
-  [
-    pytest.param(1, marks=pytest.mark.slow),
-    pytest.param(2, marks=pytest.mark.long),
-  ],
-)
+@ONE_OR_TWO
 def test_too_many_of_them_in_a_row_stop_the_run_and_name_their_batches(
   runs, tmp_path, processes
 ):

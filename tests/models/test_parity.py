@@ -22,13 +22,7 @@ from score_jax.models.transformer import (
 from score_jax.policy import Policy
 
 torch = tiny_checkpoints.torch
-FAMILIES = (
-  'gemma2',
-  'gemma3_text',
-  'llama 3, tied',
-  'qwen2 with windows',
-  'qwen3',
-)
+FAMILIES = tiny_checkpoints.FAMILIES
 
 
 def ours(folder, dtype='float32', **execution):
