@@ -14,7 +14,7 @@ from score_jax.chips import Slice
 from score_jax.config import ConfigError, REMAT
 from score_jax.decoding import LAYOUTS
 from score_jax.estimate import Efficiency, Moment, Sizes
-from score_jax.models.transformer import ModelConfig
+from score_jax.models.architecture import ModelConfig
 from score_jax.programs import Setup
 
 ROOM = 0.9  # Of the memory, that a prediction may take: it errs by 15 %.

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import logging
 import math
@@ -28,11 +27,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from score_jax import commits, places, processes, step_files
+from score_jax.fingerprint import named
 from score_jax.places import Place
 from score_jax.step_files import ITEMS, newest_step, steps
 
@@ -78,7 +76,7 @@ class Checkpoints:
       there = processes.decide(lambda: steps(self.folder))
     if step in there:
       raise CheckpointError(f'Step {step} is in {self.folder} already.')
-    items = _items(_named(state))
+    items = _items(named(state))
     if self.meeting:
       self.meeting.begin()
     # What fails here on one of several processes, the others do not hear of:
@@ -288,7 +286,7 @@ def restore_part(
   """
   _quieten_orbax()
   candidates = list(candidates)
-  items = [item for item, wanted in _items(_named(target)).items() if wanted]
+  items = [item for item, wanted in _items(named(target)).items() if wanted]
   for step in candidates:
     path = places.absolute(folder) / str(step)
     fault = _agreed_fault(path, (*items, 'meta'))
@@ -299,55 +297,6 @@ def restore_part(
   raise CheckpointError(
     f'{folder} holds no whole checkpoint among the steps {candidates}.'
   )
-
-
-def params_hash(params: Any) -> str:
-  """Returns 32 hex digits that identify parameters, whatever their mesh.
-
-  They depend on the name, shape, dtype and bits of every leaf. The bits are
-  summed on the devices, a leaf at a time: no parameter is copied to the host,
-  and none has to be addressable as a whole.
-  """
-  digest = hashlib.blake2b(digest_size=16)
-  for name, leaf in _named(params).items():
-    # Awaited leaf by leaf: many collectives in flight can stall CPU clusters.
-    sums = np.asarray(_checksums(leaf)).tolist()
-    row = [name, str(leaf.dtype), list(leaf.shape), sums]
-    digest.update(json.dumps(row).encode())
-  return digest.hexdigest()
-
-
-@jax.jit
-def _checksums(leaf: jax.Array) -> jax.Array:
-  """Returns uint32[2]: sums over a hash of each element's bits and position.
-
-  Integer sums wrap around and have no order, so they are the same on every
-  mesh. The bits are mixed, not weighted: weighted sums would not see the signs
-  of two elements change, since 2^31 times any odd weight is 2^31.
-  """
-  unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
-  if leaf.dtype == jnp.bool_:
-    leaf = leaf.astype(jnp.uint8)
-  bits = jax.lax.bitcast_convert_type(leaf, unsigned[leaf.dtype.itemsize])
-  position = jnp.zeros(bits.shape, jnp.uint32)
-  for axis, size in enumerate(bits.shape):
-    place = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
-    position = position * jnp.uint32(size) + place
-  bits = bits.astype(jnp.uint32)
-  salts = (jnp.uint32(0x9E3779B9), jnp.uint32(0x7F4A7C15))
-  return jnp.stack(
-    [
-      jnp.sum(_mix(bits ^ _mix(position ^ salt)), dtype=jnp.uint32)
-      for salt in salts
-    ]
-  )
-
-
-def _mix(x: jax.Array) -> jax.Array:
-  """Returns a bijection of uint32: the finalizer of MurmurHash3."""
-  x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-  x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-  return x ^ (x >> 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -389,19 +338,6 @@ def _record(path: Place) -> Any:
   return json.loads(places.read_text(path / 'meta' / 'metadata'))
 
 
-def _named(tree: Any) -> dict[str, Any]:
-  """Returns {'params/layers/0/kernel': leaf}, one entry per leaf of a tree.
-
-  Names survive what Orbax does to structures (tuples to lists, dataclasses to
-  dicts), and they are what an error can tell.
-  """
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in leaves
-  }
-
-
 def _items(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   items = {'params': {}, 'rest': {}}
   for name, leaf in named.items():
@@ -418,15 +354,15 @@ def _read(path: Place, target: Any, whole: bool = True) -> tuple[Any, Any]:
     target: what to read.
     whole: whether it has to name all that was written, item by item.
   """
-  named = _named(target)
-  items = {item: wanted for item, wanted in _items(named).items() if wanted}
+  by_name = named(target)
+  items = {item: wanted for item, wanted in _items(by_name).items() if wanted}
   for item, wanted in items.items():
     _check_fits(path / item, wanted, whole)
   leaves = {}
   for item, wanted in items.items():
     leaves |= _read_item(path / item, wanted)
   state = jax.tree.unflatten(
-    jax.tree.structure(target), [leaves[name] for name in named]
+    jax.tree.structure(target), [leaves[name] for name in by_name]
   )
   return state, _record(path)['meta']
 

@@ -13,26 +13,18 @@ H head width.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from typing import Any
 
-import jax
-from jax import numpy as jnp
-
-from score_jax import config as config_lib
-from score_jax import reading
 from score_jax.chips import Chip
-from score_jax.decoding import SAME
 from score_jax.programs import (
   adapter,
-  columns,
   device_bytes,
   prepare_program,
   sample_program,
   Setup,
   update_program,
 )
+from score_jax.sizes import elements, Kernels, Sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,204 +79,6 @@ class Moment:
   def total(self) -> float:
     """Returns the sum of all parts."""
     return sum(self.parts.values())
-
-
-@dataclasses.dataclass(frozen=True)
-class Kernels:
-  """How weights lie where products read them."""
-
-  width: int  # Bytes of a number.
-  gathered: bool  # Over fsdp, for each use.
-  parts: int = 1  # Over fsdp, that stay where they are while rows travel.
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-  """The numbers that both the memory and the work follow from, per device."""
-
-  setup: Setup
-
-  @property
-  def mesh(self) -> dict[str, int]:
-    """Returns the sizes of the mesh axes by name."""
-    return dict(self.setup.mesh.shape)
-
-  @property
-  def shards(self) -> int:
-    """Returns into how many parts rows are split."""
-    return self.mesh['data'] * self.mesh['fsdp']
-
-  def split(self, size: int, ways: int) -> int:
-    """Returns a device's part; what does not divide is kept whole."""
-    return size // ways if size % ways == 0 else size
-
-  def tensor(self, size: int) -> int:
-    """Returns a device's part of heads, MLP or vocabulary."""
-    return self.split(size, self.mesh['tensor'])
-
-  @property
-  def act(self) -> int:
-    """Returns the bytes of a number that a product reads."""
-    return jnp.dtype(self.setup.config.model.dtype).itemsize
-
-  @property
-  def summed(self) -> int:
-    """Returns the bytes of a number that is added up between products."""
-    return jnp.dtype(self.setup.config.model.residual_dtype).itemsize
-
-  @property
-  def casts(self) -> bool:
-    """Returns whether parameters are stored in another type than is used."""
-    c = self.setup.config.model
-    return c.param_dtype != c.dtype
-
-  @functools.cached_property
-  def own(self) -> float:
-    """Returns the elements of the model that a device holds."""
-    return _elements(self.setup.base)
-
-  @property
-  def layer(self) -> float:
-    """Returns the elements of one layer's products, gathered over fsdp."""
-    c = self.setup.model.config
-    heads = 2 * self.tensor(c.heads) + 2 * self.tensor(c.kv_heads)
-    return c.width * (heads * c.head_dim + 3 * self.tensor(c.mlp))
-
-  @property
-  def table(self) -> float:
-    """Returns the elements of the vocabulary's table, gathered over fsdp."""
-    c = self.setup.model.config
-    return self.tensor(c.vocab_size) * c.width
-
-  @property
-  def gathers(self) -> bool:
-    """Returns whether parameters are gathered before they are used."""
-    return self.mesh['fsdp'] > 1
-
-  @property
-  def kernels(self) -> Kernels:
-    """Returns how the weights lie while they train."""
-    return Kernels(self.act, self.gathers)
-
-  @property
-  def decoding(self) -> Kernels:
-    """Returns how the weights lie while they sample."""
-    kept, ways = self.setup.decoding, self.mesh['fsdp']
-    return Kernels(
-      self._kept(kept.weights),
-      self.gathers and kept.layout == 'train',
-      ways if kept.layout == 'tensor' else 1,
-    )
-
-  def _kept(self, dtype: str) -> int:
-    """Returns the bytes of a number of a weight or a cache that samples."""
-    return (
-      self.act if dtype == SAME else min(jnp.dtype(dtype).itemsize, self.act)
-    )
-
-  @property
-  def problems(self) -> int:
-    """Returns a device's problems in one call of the sampler."""
-    config = self.setup.config
-    each = config_lib.samples_per_problem(config)
-    whole = config.train.trajectories // each // config.sampling.parts
-    return self.split(whole, self.shards)
-
-  @property
-  def sampled(self) -> int:
-    """Returns a device's rows in one call of the sampler."""
-    config = self.setup.config
-    whole = config.train.trajectories // config.sampling.parts
-    return self.split(whole, self.shards)
-
-  @property
-  def learned(self) -> int:
-    """Returns a device's rows in one part of the update."""
-    train = self.setup.config.train
-    return self.split(train.trajectories // train.accumulation, self.shards)
-
-  @property
-  def prompts(self) -> int:
-    """Returns a device's prompts in one part of the update; 0 = in their rows.
-
-    Prompts that rows of one group do not share are read with them.
-    """
-    config = self.setup.config
-    rows = config.train.trajectories // config.train.accumulation
-    group = config_lib.samples_per_problem(config)
-    each = reading.sharing(rows, group, self.shards)
-    return 0 if each == 1 else self.split(rows // each, self.shards)
-
-  @property
-  def read(self) -> int:
-    """Returns a device's tokens in one part of the update, prompts once."""
-    if not self.prompts:
-      return self.learned * self.length
-    prompt = self.setup.config.sampling.max_prompt_tokens
-    return self.prompts * prompt + self.learned * self.slots
-
-  @property
-  def queries(self) -> int:
-    """Returns a row's columns in the widest pass of the update."""
-    return self.slots if self.prompts else self.length
-
-  @property
-  def slots(self) -> int:
-    """Returns the columns of a row's own cache."""
-    config = self.setup.config
-    return self.length - config.sampling.max_prompt_tokens
-
-  @property
-  def pieces(self) -> list[tuple[int, int]]:
-    """Returns how many tokens are drawn with how many columns of own cache."""
-    sampling, found, own = self.setup.config.sampling, [], 0
-    for longest in sampling.max_tokens:
-      left = longest
-      while left:
-        piece = min(sampling.grow or longest, left)
-        own, left = own + piece, left - piece
-        found.append((piece, own))
-      own += self.setup.instruction + 1
-    return found
-
-  @property
-  def length(self) -> int:
-    """Returns L."""
-    return columns(self.setup.config, self.setup.instruction)
-
-  @property
-  def scored(self) -> int:
-    """Returns the columns of a row that are scored: those of attempts."""
-    return min(self.length, sum(self.setup.config.sampling.max_tokens))
-
-  @property
-  def block(self) -> int:
-    """Returns the columns whose logits exist at once in the update."""
-    config = self.setup.config
-    rows = config.train.trajectories // config.train.accumulation
-    return max(1, min(self.scored, config.model.logits_chunk // rows))
-
-  def cache(self, rows: int, slots: int) -> float:
-    """Returns the bytes of keys and values of all layers."""
-    c, dtype = self.setup.model.config, self.setup.decoding.cache
-    scale = 4 if dtype == 'int8' else 0
-    head = c.head_dim * self._kept(dtype) + scale
-    return c.layers * rows * slots * 2 * self.tensor(c.kv_heads) * head
-
-  def scores(self, rows: int, queries: int, keys: int) -> float:
-    """Returns the bytes of one layer's attention scores, float32."""
-    heads = self.tensor(self.setup.model.config.heads)
-    return rows * heads * queries * keys * 4
-
-  def mlp(self, rows: int, length: int) -> float:
-    """Returns the elements of one layer's widest activation."""
-    return rows * length * self.tensor(self.setup.model.config.mlp)
-
-
-def _elements(tree: Any) -> float:
-  return sum(
-    math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree)
-  )
 
 
 def sampling_moments(setup: Setup) -> list[Moment]:
@@ -353,7 +147,7 @@ def update_moments(setup: Setup) -> list[Moment]:
   s, config = Sizes(setup), setup.config
   state, reference, batch = update_program(setup).arguments
   whole = adapter(config) is None
-  gradient = _elements(setup.trained) * 4
+  gradient = elements(setup.trained) * 4
   common = {
     'policy': device_bytes(state.params),
     'optimizer': device_bytes(state.opt_state),
@@ -539,7 +333,7 @@ def update_cost(setup: Setup) -> dict[str, Cost]:
   again = {'none': 0, 'products': 0.3, 'block': 1}[config.model.remat]
   blocks = math.ceil(s.scored / s.block)
   head = head_cost(s, s.learned * s.block, s.kernels)
-  gradient = _elements(setup.trained) * 4
+  gradient = elements(setup.trained) * 4
   layers = 3 + again  # The reference's, the policy's, twice that backward.
   backward = forward.times(layers - 1) if whole else forward.times(1 + again)
   spread = _reduced(s.layer * setup.model.config.layers * 4 * whole, s.shards)

@@ -18,6 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from score_jax import fingerprint
 from score_jax.config import ConfigError
 
 
@@ -108,10 +109,10 @@ def _frozen(
     reference: the hash of what was trained on.
     where: the checkpoints.
   """
-  from score_jax import checkpoint, job
+  from score_jax import job
 
   frozen = job.load_base(config, source, model)
-  if checkpoint.params_hash(frozen) != reference:
+  if fingerprint.params_hash(frozen) != reference:
     raise ConfigError(
       f'{source} is not the base model that {where} was trained on; give its '
       'folder by --model.'

@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 
 from score_jax import (
   advice,
-  checkpoint,
   data,
   decoding,
+  fingerprint,
   grading,
   processes,
   programs,
@@ -36,6 +36,7 @@ from score_jax.chat import Chat
 from score_jax.config import ConfigError
 from score_jax.methods.plan import Inference, Phase, StagePlan
 from score_jax.models import families, lora, transformer, weights
+from score_jax.models.architecture import Execution
 from score_jax.policy import Policy
 from score_jax.spare import Spare
 
@@ -293,7 +294,7 @@ def setup(
   model = make_model(config, folder, mesh)
   graders = _open_graders(config, (task, test_task), opened)
   base = load_base(config, folder, model)
-  base_hash = checkpoint.params_hash(base)
+  base_hash = fingerprint.params_hash(base)
   if config.model.reference_on_host:
     base = _layers_on_host(base)
   stop.check()
@@ -445,7 +446,7 @@ def make_model(
 ) -> transformer.Transformer:
   """Returns the decoder that a checkpoint folder describes."""
   c = config.model
-  execution = transformer.Execution(
+  execution = Execution(
     dtype=c.dtype,
     residual_dtype=c.residual_dtype,
     remat=c.remat,

@@ -16,7 +16,7 @@ from score_jax.advice import Proposal
 from score_jax.chips import Chip, Slice
 from score_jax.estimate import Cost, Efficiency, Moment, Sizes
 from score_jax.models import families, public, weights
-from score_jax.models.transformer import ModelConfig
+from score_jax.models.architecture import ModelConfig
 from score_jax.programs import Setup
 
 BUNDLED = pathlib.Path(__file__).parent / 'assets' / 'arithmetic'

@@ -34,6 +34,7 @@ from score_jax import (
   files,
   grading,
   learner,
+  optimizers,
   rollout,
   sampler,
   sharding,
@@ -43,6 +44,7 @@ from score_jax import (
 from score_jax.job import Stop
 from score_jax.journal import say
 from score_jax.models import families, transformer, weights
+from score_jax.models.architecture import Execution
 from score_jax.policy import Policy
 from score_jax.tasks import arithmetic
 
@@ -167,7 +169,7 @@ def _setup(config, stop, source, hf) -> _Run:
     return data.encode(problems, words, config.sampling.max_prompt_tokens)
 
   model = transformer.Transformer(
-    families.model_config(hf), transformer.Execution(mesh=mesh)
+    families.model_config(hf), Execution(mesh=mesh)
   )
   return _Run(
     config=config,
@@ -222,7 +224,7 @@ def _written(run: _Run, texts: list[str]) -> list[list[int]]:
 
 def _learner(run: _Run, params: Any, steps: int):
   """Returns the state before a phase, and its update."""
-  optimizer = learner.make_optimizer(
+  optimizer = optimizers.make_optimizer(
     name='adamw',
     learning_rate=run.config.pretrain.learning_rate,
     schedule='cosine',

@@ -28,10 +28,12 @@ from score_jax import (
   decoding,
   learner,
   objective,
+  optimizers,
   sampler,
   sharding,
 )
 from score_jax.models import lora, transformer, weights
+from score_jax.models.architecture import Execution, ModelConfig
 from score_jax.policy import Policy
 from score_jax.trajectory import Trajectory
 
@@ -88,7 +90,7 @@ class Setup:
 @functools.lru_cache
 def _base(architecture, dtype, mesh) -> Any:
   # Scanned: the parameters are the same, and many layers are traced as one.
-  execution = transformer.Execution(param_dtype=dtype, mesh=mesh, unroll=False)
+  execution = Execution(param_dtype=dtype, mesh=mesh, unroll=False)
   return weights.target(transformer.Transformer(architecture, execution))
 
 
@@ -108,10 +110,10 @@ def policy(config: ConfigDict) -> Policy:
 
 def optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
   """Returns the optimizer of a phase of `steps` updates."""
-  rule = learner.make_optimizer(**config.optimizer, steps=steps)
+  rule = optimizers.make_optimizer(**config.optimizer, steps=steps)
   if config.model.param_dtype == 'float32':
     return rule
-  return learner.widen(rule, config.model.master_weights)
+  return optimizers.widen(rule, config.model.master_weights)
 
 
 def learning(
@@ -204,7 +206,7 @@ def abstract_mesh(shape: tuple[int, int, int]) -> AbstractMesh:
 
 def setup(
   config: ConfigDict,
-  architecture: transformer.ModelConfig,
+  architecture: ModelConfig,
   mesh: Mesh | AbstractMesh,
   instruction: int,
 ) -> Setup:
@@ -217,7 +219,7 @@ def setup(
     instruction: tokens between two attempts.
   """
   c = config.model
-  execution = transformer.Execution(
+  execution = Execution(
     dtype=c.dtype,
     residual_dtype=c.residual_dtype,
     param_dtype=c.param_dtype,

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from score_jax import sharding
-from score_jax.models.transformer import Cache, KeyValue
+from score_jax.models.attention import KeyValue
+from score_jax.models.cache import Cache
 from score_jax.trajectory import Trajectory
 
 # Hidden states [B, C, D], keys and values of tokens int32[B, C], which stand

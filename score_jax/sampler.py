@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from score_jax import sharding
 from score_jax.models import transformer
 from score_jax.models.attention import KeyValue
+from score_jax.models.cache import Cache, empty_cache, grown
 from score_jax.policy import draw, Policy
 from score_jax.trajectory import Trajectory
 
@@ -194,10 +195,8 @@ def _prefill(run, sampling, prompts, instructions):
   rows = problems * sampling.first_attempts
   slots = sum(sampling.max_tokens) + sum(len(i) + 1 for i in instructions)
   hidden, prompt = run(prompts.tokens)
-  own = transformer.empty_cache(
-    run.module.config, run.module.execution, rows, 0
-  )
-  cache = transformer.Cache(prompt, own, prompts.length)
+  own = empty_cache(run.module.config, run.module.execution, rows, 0)
+  cache = Cache(prompt, own, prompts.length)
 
   def spread(x):  # [N, ...] -> [N * F, ...]
     return run.rows(jnp.repeat(x, sampling.first_attempts, axis=0))
@@ -232,14 +231,14 @@ def _branch(sampling, state):
   return repeat(rows, 0), cache, repeat(hidden, 0), *repeat(others, 0)
 
 
-def _row_axis(cache: transformer.Cache) -> int:
+def _row_axis(cache: Cache) -> int:
   """Returns where rows lie; in a scanned cache layers lie before them."""
   return 1 if isinstance(cache.own, KeyValue) else 0
 
 
-def _grown(run, cache: transformer.Cache, columns: int) -> transformer.Cache:
+def _grown(run, cache: Cache, columns: int) -> Cache:
   """Returns the cache with so many more columns of each row."""
-  own = transformer.grown(run.module.execution, cache.own, columns)
+  own = grown(run.module.execution, cache.own, columns)
   return dataclasses.replace(cache, own=own)
 
 
@@ -361,7 +360,7 @@ def _put(tree, few, place: jax.Array, axis: int = 0):
   return jax.tree.map(one, tree, few)
 
 
-def _cache_of(cache: transformer.Cache, place: jax.Array):
+def _cache_of(cache: Cache, place: jax.Array):
   """Returns the cache of some rows, each with a copy of its prompt.
 
   Rows that are left of a group are no longer as many as those of the others.
@@ -369,7 +368,7 @@ def _cache_of(cache: transformer.Cache, place: jax.Array):
   axis = _row_axis(cache)
   rows = jax.tree.leaves(cache.own)[0].shape[axis]
   each = rows // len(cache.prompt_length)
-  return transformer.Cache(
+  return Cache(
     _taken(cache.prompt, place // each, axis),
     _taken(cache.own, place, axis),
     _taken(cache.prompt_length, place // each),

@@ -19,7 +19,7 @@ import pytest
 from absl import logging as absl_logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from score_jax import checkpoint, step_files
+from score_jax import checkpoint, fingerprint, step_files
 
 
 @jax.tree_util.register_dataclass
@@ -569,13 +569,13 @@ def test_a_kill_while_saving_costs_at_most_the_step_being_saved(tmp_path):
 def test_the_hash_is_the_same_on_every_mesh():
   params = _state(1, (1, 1, 1)).params
   hashes = {
-    checkpoint.params_hash(
+    fingerprint.params_hash(
       jax.tree.map(jax.device_put, params, _shardings(params, sizes))
     )
     for sizes in [(1, 1, 1), (1, 8, 1), (2, 2, 2), (8, 1, 1), (1, 2, 4)]
   }
   assert len(hashes) == 1
-  assert checkpoint.params_hash(jax.tree.map(np.asarray, params)) in hashes
+  assert fingerprint.params_hash(jax.tree.map(np.asarray, params)) in hashes
 
 
 def _murmur(x):
@@ -591,7 +591,7 @@ def test_the_checksums_are_the_sums_that_python_finds():
     sum(_murmur(b ^ _murmur(i ^ salt)) for i, b in enumerate(bits)) % 2**32
     for salt in (0x9E3779B9, 0x7F4A7C15)
   ]
-  assert np.asarray(checkpoint._checksums(leaf)).tolist() == expected
+  assert np.asarray(fingerprint._checksums(leaf)).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -607,7 +607,7 @@ def test_the_checksums_are_the_sums_that_python_finds():
 )
 def test_the_hash_sees_bits_places_shapes_and_types(change):
   w = jax.random.normal(jax.random.key(0), (8, 4))
-  before = checkpoint.params_hash({'w': w})
-  assert checkpoint.params_hash({'w': w + 0.0}) == before
-  assert checkpoint.params_hash({'w': change(w)}) != before
-  assert checkpoint.params_hash({'v': w}) != before
+  before = fingerprint.params_hash({'w': w})
+  assert fingerprint.params_hash({'w': w + 0.0}) == before
+  assert fingerprint.params_hash({'w': change(w)}) != before
+  assert fingerprint.params_hash({'v': w}) != before

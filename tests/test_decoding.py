@@ -26,7 +26,7 @@ from score_jax import (
 )
 from score_jax.decoding import Decoding
 from score_jax.models import lora, narrow, weights
-from score_jax.models.transformer import Cache
+from score_jax.models.cache import Cache
 from score_jax.timing import Times
 
 # Every dimension divides by 4, so that all that can be split is.
@@ -236,9 +236,7 @@ def stepwise(model, ready, tokens, prompt):
   """Returns log-probabilities of one row's tokens, fed one at a time."""
   run = functools.partial(model.apply, {'params': ready})
   hidden, read = run(tokens[:, :prompt])
-  own = sampler.transformer.empty_cache(
-    model.config, model.execution, 1, tokens.shape[1]
-  )
+  own = sampler.empty_cache(model.config, model.execution, 1, tokens.shape[1])
   cache, logits = Cache(read, own, jnp.asarray([prompt])), []
   last = hidden[:, -1]
   for column in range(prompt, tokens.shape[1]):

@@ -10,7 +10,8 @@ import runs as small
 
 from score_jax import checkpoint, export, job
 from score_jax.models import families, weights
-from score_jax.models.transformer import Execution, Transformer
+from score_jax.models.architecture import Execution
+from score_jax.models.transformer import Transformer
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import optax
 import pytest
 import tiny
 
-from score_jax import learner, reading, sampler
+from score_jax import learner, optimizers, reading, sampler
 from score_jax.learner import Batch, Examples
 from score_jax.policy import Policy
 
@@ -307,7 +307,7 @@ def test_imitation_descends_the_weighted_mean_of_minus_log_probability():
 
 def rates(schedule, steps, clip_norm=0.0, warmup_steps=0, size=1.0):
   """Returns how far each of some steps of plain descent goes."""
-  optimizer = learner.make_optimizer(
+  optimizer = optimizers.make_optimizer(
     'sgd', 0.1, schedule, warmup_steps, 4, 0.9, 0.999, 1e-8, 0.0, clip_norm
   )
   state = optimizer.init(jnp.float32(0))
@@ -337,7 +337,7 @@ def test_large_gradients_are_clipped_to_their_norm():
   ('name', 'first'), [('adam', -0.1), ('adamw', -0.1 - 0.1 * 0.5 * 3.0)]
 )
 def test_adamw_alone_decays_weights(name, first):
-  optimizer = learner.make_optimizer(
+  optimizer = optimizers.make_optimizer(
     name, 0.1, 'constant', 0, 4, 0.9, 0.999, 1e-8, 0.5, 0.0
   )
   state = optimizer.init(jnp.float32(3))

@@ -11,9 +11,10 @@ import pytest
 import tiny
 from flax.traverse_util import flatten_dict
 
-from score_jax import checkpoint, job, learner, sampler, sharding
+from score_jax import checkpoint, job, learner, optimizers, sampler, sharding
 from score_jax.learner import Batch
 from score_jax.models import families, transformer, weights
+from score_jax.models.architecture import Execution
 
 TINY = 1e-4  # Beside 1, less than the 1/256 by which bfloat16 counts there.
 
@@ -37,7 +38,7 @@ def descend(optimizer, steps, gradient=1.0):
 def test_changes_too_small_for_bfloat16_add_up_in_master_weights():
   lost, _ = descend(optax.sgd(TINY), 200)
   np.testing.assert_array_equal(lost, np.ones(3))
-  kept, state = descend(learner.widen(optax.sgd(TINY), True), 200)
+  kept, state = descend(optimizers.widen(optax.sgd(TINY), True), 200)
   np.testing.assert_allclose(state.master['w'], 1 - 200 * TINY, rtol=1e-5)
   rounded = jnp.asarray(state.master['w'], jnp.bfloat16)
   np.testing.assert_array_equal(kept, rounded)
@@ -45,7 +46,7 @@ def test_changes_too_small_for_bfloat16_add_up_in_master_weights():
 
 
 def test_without_master_weights_moments_are_kept_in_float32_alone():
-  _, state = descend(learner.widen(optax.adam(TINY), False), 3, 1e-3)
+  _, state = descend(optimizers.widen(optax.adam(TINY), False), 3, 1e-3)
   assert state.master == ()
   shapes = {x.shape: x.dtype for x in jax.tree.leaves(state.inner)}
   assert shapes[3,] == jnp.float32
@@ -60,13 +61,13 @@ def test_without_master_weights_moments_are_kept_in_float32_alone():
 
 @pytest.mark.parametrize('master', [True, False])
 def test_a_widened_float32_optimizer_is_the_optimizer(master):
-  rule = learner.make_optimizer(
+  rule = optimizers.make_optimizer(
     'adamw', 0.1, 'constant', 0, 4, 0.9, 0.999, 1e-8, 0.5, 0.1
   )
   draw = np.random.default_rng(0).normal
   start = {'w': jnp.asarray(draw(size=(4, 3)), jnp.float32)}
   found = {}
-  for name, each in (('plain', rule), ('wide', learner.widen(rule, master))):
+  for name, each in (('plain', rule), ('wide', optimizers.widen(rule, master))):
     params, state = start, each.init(start)
     for i in range(3):
       grads = jax.tree.map(lambda x, i=i: x + i, start)
@@ -108,7 +109,7 @@ def test_masters_and_moments_lie_where_their_parameters_lie(mesh):
     weights.target(model),
   )
   places = jax.tree.map(lambda x: x.sharding, like)
-  optimizer = learner.widen(optax.adam(0.1), True)
+  optimizer = optimizers.widen(optax.adam(0.1), True)
   state = jax.eval_shape(optimizer.init, like)
   found = sharding.of_optimizer(mesh, optimizer, state, places)
   for tree in (found.master, found.inner[0].mu, found.inner[0].nu):
@@ -127,7 +128,7 @@ def test_a_narrow_policy_learns_what_a_wide_one_learns_within_rounding():
   found = []
   for params, optimizer, parts in (
     (start, SGD, 1),
-    (narrow, learner.widen(SGD, True), 2),
+    (narrow, optimizers.widen(SGD, True), 2),
   ):
     learning = tiny.learning(tiny.STAGE_ONE, accumulation=parts)
     update = learner.make_update(MODEL, optimizer, learning)
@@ -214,9 +215,7 @@ def test_a_stage_starts_from_the_masters_of_the_one_before(
 def read_base():
   """Returns {name: float32 array} of the bundled model."""
   hf = weights.read_config(job.BUNDLED)
-  model = transformer.Transformer(
-    families.model_config(hf), transformer.Execution()
-  )
+  model = transformer.Transformer(families.model_config(hf), Execution())
   flat = flatten_dict(weights.load(job.BUNDLED, weights.target(model)))
   return {'/'.join(path): np.asarray(x) for path, x in flat.items()}
 

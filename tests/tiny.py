@@ -12,12 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax import learner, objective, sampler
-from score_jax.models.transformer import (
-  Execution,
-  ModelConfig,
-  Rope,
-  Transformer,
-)
+from score_jax.models.architecture import Execution, ModelConfig, Rope
+from score_jax.models.transformer import Transformer
 from score_jax.policy import Policy
 from score_jax.trajectory import Trajectory
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from score_jax.config import ConfigError, nearest
-from score_jax.models.transformer import ModelConfig, Rope
+from score_jax.models.architecture import ModelConfig, Rope
 
 _SIZES = {
   'vocab_size': 32000,

@@ -28,7 +28,7 @@ PROJECTIONS = {
   'up': ('mlp', 1),
   'down': ('mlp', 1),
 }
-_A, _B = 'lora_a', 'lora_b'  # As `transformer.Projection` looks for them.
+_A, _B = 'lora_a', 'lora_b'  # As `layers.Projection` looks for them.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
-from score_jax.models.transformer import ModelConfig
+from score_jax.models.architecture import ModelConfig
 
 _Axes = tuple[tuple[int, ...], ...]
 

@@ -1,4 +1,4 @@
-"""Tokens in, hidden states and logits out; the cache.
+"""Tokens in, hidden states and logits out.
 
 One decoder for all open families: what differs between them is numbers in
 `ModelConfig`. The same modules sample, score and train.
@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from score_jax import sharding
-from score_jax.models import narrow
+from score_jax.models.architecture import (
+  Execution,
+  inverse_frequencies,
+  ModelConfig,
+)
 from score_jax.models.attention import (
   attend,
   attend_parts,
@@ -33,168 +35,12 @@ from score_jax.models.attention import (
   softcap,
   Softmax,
 )
+from score_jax.models.cache import Cache, kept
+from score_jax.models.layers import Norm, Projection, rotate, rounded
 
 # So few states have their logits made with the table as the left factor, which
 # a CPU multiplies 1.4 times as fast.
 FEW = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Rope:
-  """Rotary angles of one kind of layer."""
-
-  theta: float
-  scaling: str = 'default'  # 'default', 'linear' or 'llama3'.
-  factor: float = 1.0
-  low_frequency_factor: float = 1.0  # llama3 alone reads this and what follows.
-  high_frequency_factor: float = 4.0
-  original_positions: int = 8192
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-  """The architecture: every number that the families differ in."""
-
-  vocab_size: int
-  layers: int
-  width: int
-  heads: int
-  kv_heads: int
-  head_dim: int
-  mlp: int
-  activation: str  # 'silu' or 'gelu_tanh'.
-  norm_eps: float
-  query_scale: float  # Scores are query . key times this.
-  tied_embeddings: bool
-  ropes: tuple[Rope, ...]  # The kinds of layers,
-  rope_of_layer: tuple[int, ...]  # and which of them each layer is.
-  window_of_layer: tuple[
-    int, ...
-  ]  # Columns seen, the own one counted; 0 = all.
-  norm_offset: float = 0.0  # 1 where the norm's weight is stored less 1.
-  norm_rounds_first: bool = False  # Before the weight is multiplied in, too.
-  post_norms: bool = False  # Norms behind attention and MLP as well.
-  query_key_norms: bool = False
-  query_key_value_bias: bool = False
-  output_bias: bool = False
-  mlp_bias: bool = False
-  embedding_scale: float = 1.0
-  attention_softcap: float = 0.0  # 0 = off.
-  final_softcap: float = 0.0  # 0 = off.
-
-
-@dataclasses.dataclass(frozen=True)
-class Execution:
-  """How the decoder runs: numbers change in rounding at most."""
-
-  dtype: str = 'float32'  # Of what products read.
-  param_dtype: str = 'float32'
-  residual_dtype: str = 'float32'  # Of what is summed up between products.
-  remat: str = 'none'  # 'none', 'products' (keeps products) or 'block'.
-  unroll: bool = True  # Layers one by one, or under a scan.
-  mesh: Mesh | None = None  # Activations are laid out on it.
-  adapter_dropout: float = 0.0  # Above 0, a pass needs the key 'dropout'.
-  cache_dtype: str = ''  # Of cached keys and values; '' = dtype.
-  # Whether rows go to where parts of the parameters lie (sharding.SPLIT),
-  # instead of parameters to where the rows are.
-  rows_travel: bool = False
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Cache:
-  """What turns go on from: a prompt once per problem, the rest per row.
-
-  Slot `s` of a row's own part holds column `prompt_length + s`.
-  """
-
-  prompt: tuple[KeyValue, ...] | KeyValue  # Per layer of P rows, or stacked.
-  # Per layer of B rows, or stacked; None where rows are read whole behind
-  # their prompts.
-  own: tuple[KeyValue, ...] | KeyValue | None
-  prompt_length: jax.Array  # int32[P].
-
-
-def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
-  """Returns float32[H / 2], radians per column.
-
-  Computed on the host, so that every backend turns by the same angles: a last
-  bit of these is multiplied by the column.
-
-  Raises:
-    ValueError: if the scaling is not one of 'default', 'linear', 'llama3'.
-  """
-  exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-  base = np.float32(1) / np.float32(rope.theta) ** exponent
-  if rope.scaling == 'default':
-    return base
-  if rope.scaling == 'linear':
-    return base / np.float32(rope.factor)
-  if rope.scaling != 'llama3':
-    raise ValueError(
-      f'rope scaling must be default, linear or llama3; got {rope.scaling!r}.'
-    )
-  # Long waves are stretched, short ones kept, those between are mixed.
-  turns = rope.original_positions * base / (2 * math.pi)
-  low, high = rope.low_frequency_factor, rope.high_frequency_factor
-  keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
-  return (keep * base + (1 - keep) * base / rope.factor).astype(np.float32)
-
-
-def rounded(x: jax.Array, dtype: str) -> jax.Array:
-  """Returns x in its own type, each number the nearest that `dtype` has.
-
-  A cast there and back says the same, but compilers leave that out, and then
-  programs that fuse otherwise round otherwise.
-  """
-  kind = jnp.finfo(dtype)
-  return jax.lax.reduce_precision(x, kind.nexp, kind.nmant)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
-def product(
-  equation: str, x: jax.Array, kernel: jax.Array, wide: bool = False
-) -> jax.Array:
-  """Returns the einsum of two arrays of one type.
-
-  The products of its gradient are in the type of `x` too. They are einsums of
-  their own: as jax derives it, the kernel's gradient comes out transposed, and
-  on a CPU XLA multiplies that at half the speed.
-
-  Args:
-    equation: of einsum, 'input,kernel->output'.
-    x: the input.
-    kernel: of the same type.
-    wide: whether it comes back in float32, as it is summed up, instead of
-      rounded to the type of `x`.
-  """
-  kind = jnp.float32 if wide else x.dtype
-  return jnp.einsum(equation, x, kernel, preferred_element_type=kind)
-
-
-def _product_forward(equation, x, kernel, wide):
-  return product(equation, x, kernel, wide), (x, kernel)
-
-
-def _product_backward(equation, wide, kept, cotangent):
-  del wide
-  x, kernel = kept
-  cotangent = cotangent.astype(x.dtype)
-  inputs, out = equation.split('->')
-  of_x, of_kernel = inputs.split(',')
-  of_input = jnp.einsum(f'{out},{of_kernel}->{of_x}', cotangent, kernel)
-  return of_input, jnp.einsum(f'{of_x},{out}->{of_kernel}', x, cotangent)
-
-
-product.defvjp(_product_forward, _product_backward)
-
-
-def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Returns [B, T, N, H] with its halves rotated; angles are [B, T, H / 2]."""
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  cos, sin = cos[:, :, None, :], sin[:, :, None, :]
-  turned = (first * cos - second * sin, second * cos + first * sin)
-  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
 @jax.tree_util.register_dataclass
@@ -215,97 +61,6 @@ class _Columns:
   cos: jax.Array  # float32[kinds of layers, 1 or B, T, H / 2].
   sin: jax.Array
   prompt_length: jax.Array | None  # int32[B]; none in a whole pass.
-
-
-class Norm(nn.Module):
-  """Root-mean-square norm over the last axis (arXiv:1910.07467).
-
-  Gemma rounds what it gives; the others round before the weight comes to it
-  as well, which no two programs may do differently and agree in bfloat16.
-  """
-
-  config: ModelConfig
-  execution: Execution
-  is_summed: bool = False  # Whether what it gives is added up, not multiplied.
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    start = nn.initializers.constant(1.0 - self.config.norm_offset)
-    scale = self.param(
-      'scale',
-      nn.with_logical_partitioning(start, ('norm',)),
-      (x.shape[-1],),
-      self.execution.param_dtype,
-    )
-    wide = x.astype(jnp.float32)
-    mean = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-    wide = wide * jax.lax.rsqrt(mean + self.config.norm_eps)
-    if self.config.norm_rounds_first:
-      wide = rounded(wide, self.execution.dtype)
-    scale = scale.astype(jnp.float32) + self.config.norm_offset
-    axes = (1,) * (x.ndim - 1) + scale.shape
-    run = self.execution
-    return (wide * scale.reshape(axes)).astype(
-      run.residual_dtype if self.is_summed else run.dtype
-    )
-
-
-class Projection(nn.Module):
-  """A product with a named weight, and a bias where there is one.
-
-  Where 'lora_a' and 'lora_b' lie beside the kernel, what they make of the
-  input is added; how they get there is for `lora.bind` to say. Where a
-  'kernel_scale' does, the kernel is int8, and what the product gives is scaled.
-  """
-
-  execution: Execution
-  equation: str  # Of einsum: input, kernel -> output.
-  shape: tuple[int, ...]
-  axes: tuple[str, ...]
-  inputs: int  # How many leading axes of the kernel are contracted.
-  bias: bool
-  is_summed: bool = False  # Whether no product reads what it gives as it is.
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    param_dtype = self.execution.param_dtype
-    scale = math.prod(self.shape[: self.inputs]) ** -0.5
-    start = nn.initializers.normal(scale)
-    kernel = self.param(
-      'kernel',
-      nn.with_logical_partitioning(start, self.axes),
-      self.shape,
-      param_dtype,
-    )
-    dtype = x.dtype
-    if self.is_summed:
-      dtype = jnp.dtype(self.execution.residual_dtype)
-    kernel = kernel.astype(x.dtype)
-    scaled = self.has_variable('params', 'kernel_scale')
-    # With a bias or a wider sum it is rounded once, when all is added up.
-    wide = self.bias or scaled or dtype != x.dtype
-    out = product(self.equation, x, kernel, wide)
-    if scaled:
-      scale = self.get_variable('params', 'kernel_scale')
-      out = out * scale.reshape((1,) * (out.ndim - scale.ndim) + scale.shape)
-    if self.has_variable('params', 'lora_a'):
-      out = out + self._low_rank(x)
-    if self.bias:
-      shape, axes = self.shape[self.inputs :], self.axes[self.inputs :]
-      zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes)
-      bias = self.param('bias', zeros, shape, param_dtype).astype(x.dtype)
-      out = out + bias.reshape((1,) * (out.ndim - bias.ndim) + shape)
-    return out.astype(dtype)
-
-  def _low_rank(self, x: jax.Array) -> jax.Array:
-    a, b = (
-      self.get_variable('params', name).astype(x.dtype)
-      for name in ('lora_a', 'lora_b')
-    )
-    if rate := self.execution.adapter_dropout:
-      kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - rate, x.shape)
-      x = jnp.where(kept, x / (1 - rate), 0)
-    return jnp.tensordot(jnp.tensordot(x, a, self.inputs), b, 1)
 
 
 class Attention(nn.Module):
@@ -358,9 +113,9 @@ class Attention(nn.Module):
       if cache is not None:
         prompt = _prompt_part(cache[0], x.shape[1], layer, columns)
       out = attend(softmax, query, own, prompt)
-      new = _kept(self.execution, new)
+      new = kept(self.execution, new)
     else:
-      new = _kept(self.execution, new)
+      new = kept(self.execution, new)
       out, new = _attend_cached(softmax, query, new, layer, columns, cache)
     out = out.reshape(*x.shape[:2], c.heads, c.head_dim)
     out = _to_weights(
@@ -409,16 +164,6 @@ def _to_rows(execution: Execution, x: jax.Array, *axes: str) -> jax.Array:
     x = sharding.constrain(execution.mesh, x, 'all_rows', *axes)
   back = (axis.removesuffix('_part') for axis in axes)
   return sharding.constrain(execution.mesh, x, 'batch', *back)
-
-
-def _kept(execution: Execution, part: KeyValue) -> KeyValue:
-  """Returns keys and values of some columns as a cache keeps them."""
-  dtype = execution.cache_dtype or execution.dtype
-  if dtype != 'int8':
-    return KeyValue(part.key.astype(dtype), part.value.astype(dtype))
-  key, key_scale = narrow.quantize(part.key, (-2,))
-  value, value_scale = narrow.quantize(part.value, (-1,))
-  return KeyValue(key, value, key_scale, value_scale)
 
 
 def _whole_mask(columns: int, window: jax.Array) -> jax.Array:
@@ -760,66 +505,3 @@ def _rematerialized(config: ModelConfig, execution: Execution):
     'products': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   }
   return jax.checkpoint(block, policy=policies[execution.remat])
-
-
-def grown(
-  execution: Execution,
-  own: tuple[KeyValue, ...] | KeyValue,
-  columns: int,
-) -> tuple[KeyValue, ...] | KeyValue:
-  """Returns the own part of a cache with so many more columns, zeros."""
-  stacked = () if execution.unroll else ('layers',)
-
-  def longer(x, *axes):
-    axes = (*stacked, 'batch', 'kv_heads', *axes)
-    fill = [(0, columns * (axis == 'length')) for axis in axes]
-    return sharding.constrain(execution.mesh, jnp.pad(x, fill), *axes)
-
-  def layer(kept):
-    numbers = KeyValue(
-      longer(kept.key, 'head_dim', 'length'),
-      longer(kept.value, 'length', 'head_dim'),
-    )
-    if kept.key_scale is None:
-      return numbers
-    return dataclasses.replace(
-      numbers,
-      key_scale=longer(kept.key_scale, 'length'),
-      value_scale=longer(kept.value_scale, 'length'),
-    )
-
-  return layer(own) if stacked else tuple(map(layer, own))
-
-
-def empty_cache(
-  config: ModelConfig, execution: Execution, rows: int, slots: int
-) -> tuple[KeyValue, ...] | KeyValue:
-  """Returns the own part of a cache, all zeros, with `slots` columns."""
-  sizes = {
-    'layers': config.layers,
-    'batch': rows,
-    'kv_heads': config.kv_heads,
-    'head_dim': config.head_dim,
-    'length': slots,
-  }
-  stacked = () if execution.unroll else ('layers',)
-  dtype = execution.cache_dtype or execution.dtype
-
-  def zeros(dtype, *axes):
-    axes = stacked + axes
-    empty = jnp.zeros([sizes[axis] for axis in axes], dtype)
-    return sharding.constrain(execution.mesh, empty, *axes)
-
-  def layer():
-    numbers = KeyValue(
-      zeros(dtype, 'batch', 'kv_heads', 'head_dim', 'length'),
-      zeros(dtype, 'batch', 'kv_heads', 'length', 'head_dim'),
-    )
-    if dtype != 'int8':
-      return numbers
-    count = zeros('float32', 'batch', 'kv_heads', 'length')
-    return dataclasses.replace(numbers, key_scale=count, value_scale=count)
-
-  if not execution.unroll:
-    return layer()
-  return tuple(layer() for _ in range(config.layers))

@@ -29,9 +29,10 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from score_jax import files, sharding
 from score_jax.config import ConfigError
 from score_jax.models import families, names, tensor_files
+from score_jax.models.architecture import Execution, ModelConfig
 from score_jax.models.lora import Lora
 from score_jax.models.tensor_files import few, Outgoing, refuse, Stored
-from score_jax.models.transformer import Execution, ModelConfig, Transformer
+from score_jax.models.transformer import Transformer
 
 FILE_BYTES = 5_000_000_000  # The most that a file of weights holds.
 _COPIED = (  # What a served folder holds beside its weights.

@@ -54,7 +54,8 @@ class Case:
 def model_of(layers: int, vocab: int):
   """Returns a decoder as wide as TINY."""
   from score_jax.models import families
-  from score_jax.models.transformer import Execution, Transformer
+  from score_jax.models.architecture import Execution
+  from score_jax.models.transformer import Transformer
 
   config = {
     'model_type': 'qwen2',
@@ -121,12 +122,12 @@ def updating(case: Case):
   import jax
   import jax.numpy as jnp
 
-  from score_jax import learner, objective
+  from score_jax import learner, objective, optimizers
   from score_jax.policy import Policy
   from score_jax.trajectory import Trajectory
 
   rows, columns = case.rows, case.prompt + case.new
-  optimizer = learner.make_optimizer(
+  optimizer = optimizers.make_optimizer(
     'adamw', 1e-5, 'constant', 0, 1, 0.9, 0.999, 1e-8, 0.01, 1.0
   )
   learning = learner.Learning(

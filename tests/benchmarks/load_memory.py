@@ -39,7 +39,8 @@ def write_checkpoint(folder: pathlib.Path) -> None:
   import numpy as np
 
   from score_jax.models import families, names, tensor_files, weights
-  from score_jax.models.transformer import Execution, Transformer
+  from score_jax.models.architecture import Execution
+  from score_jax.models.transformer import Transformer
 
   config = families.model_config(CONFIG)
   model = Transformer(config, Execution(param_dtype='bfloat16'))
@@ -87,7 +88,8 @@ def measure(folder: pathlib.Path, fsdp: int, tensor: int) -> None:
 
   from score_jax import sharding
   from score_jax.models import families, weights
-  from score_jax.models.transformer import Execution, Transformer
+  from score_jax.models.architecture import Execution
+  from score_jax.models.transformer import Transformer
 
   mesh = sharding.make_mesh((1, fsdp, tensor))
   hf = weights.read_config(folder)

@@ -56,7 +56,8 @@ def measure(name, folder, rows, between, lengths) -> None:
 
   from score_jax.decoding import Decoding
   from score_jax.models import families, weights
-  from score_jax.models.transformer import Execution, Transformer
+  from score_jax.models.architecture import Execution
+  from score_jax.models.transformer import Transformer
 
   config = families.model_config(weights.read_config(folder))
   model = Transformer(config, Execution())

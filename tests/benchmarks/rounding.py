@@ -74,7 +74,8 @@ def measure(case: str) -> None:
   import tiny_checkpoints
 
   from score_jax.models import families, weights
-  from score_jax.models.transformer import Execution, Transformer
+  from score_jax.models.architecture import Execution
+  from score_jax.models.transformer import Transformer
 
   theirs = tiny_checkpoints.build(case, 'bfloat16')
   with tempfile.TemporaryDirectory() as folder:

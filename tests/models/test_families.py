@@ -4,7 +4,7 @@ import pytest
 
 from score_jax.config import ConfigError
 from score_jax.models import families
-from score_jax.models.transformer import Rope
+from score_jax.models.architecture import Rope
 
 # Files of the hub, as they are there but for keys that say nothing.
 GEMMA2_2B = {

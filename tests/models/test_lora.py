@@ -233,7 +233,8 @@ def test_dropout_leaves_the_base_alone():
 
 def test_dropout_keeps_a_projections_mean():
   """One projection, many rows of one input: their mean is what all inputs give."""
-  from score_jax.models.transformer import Execution, Projection
+  from score_jax.models.architecture import Execution
+  from score_jax.models.layers import Projection
 
   layer = Projection(
     Execution(adapter_dropout=0.25), 'BTI,IO->BTO', (8, 3), ('embed', 'mlp'), 1,

@@ -13,8 +13,9 @@ import tiny_checkpoints
 
 from score_jax.config import ConfigError, PROJECTIONS
 from score_jax.models import families, lora, weights
+from score_jax.models.architecture import Execution
 from score_jax.models.lora import Lora
-from score_jax.models.transformer import Execution, Transformer
+from score_jax.models.transformer import Transformer
 
 FAMILIES = ('gemma2', 'gemma3_text', 'llama', 'qwen2, tied', 'qwen3')
 SOME = ('query', 'value', 'output', 'down')

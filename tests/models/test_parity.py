@@ -13,12 +13,8 @@ import tiny_checkpoints
 from score_jax import sampler
 from score_jax.config import ConfigError
 from score_jax.models import families, weights
-from score_jax.models.transformer import (
-  Execution,
-  inverse_frequencies,
-  Rope,
-  Transformer,
-)
+from score_jax.models.architecture import Execution, inverse_frequencies, Rope
+from score_jax.models.transformer import Transformer
 from score_jax.policy import Policy
 
 torch = tiny_checkpoints.torch

@@ -11,8 +11,10 @@ import pytest
 import tiny
 
 from score_jax import sharding
-from score_jax.models import transformer
-from score_jax.models.transformer import Cache, Rope, Transformer
+from score_jax.models.architecture import Execution, inverse_frequencies, Rope
+from score_jax.models.cache import Cache, empty_cache
+from score_jax.models.layers import Norm, product, rotate, rounded
+from score_jax.models.transformer import Transformer
 
 ROWS, COLUMNS, SPLIT = 4, 9, 4
 
@@ -32,9 +34,7 @@ def continued(model: Transformer, params, tokens, length):
   variables = {'params': params}
   _, prompt = model.apply(variables, tokens[::2, :SPLIT])
   steps = tokens.shape[1] - SPLIT
-  own = transformer.empty_cache(
-    model.config, model.execution, tokens.shape[0], steps
-  )
+  own = empty_cache(model.config, model.execution, tokens.shape[0], steps)
   start = jnp.repeat(length, 2)[:, None]
 
   def step(own, i):
@@ -105,7 +105,7 @@ def test_scores_depend_on_how_far_apart_two_columns_are():
   config = dataclasses.replace(
     tiny.RICH, query_scale=1.0, attention_softcap=0.0
   )
-  speed = transformer.inverse_frequencies(Rope(100.0), config.head_dim)
+  speed = inverse_frequencies(Rope(100.0), config.head_dim)
   rng = np.random.default_rng(0)
   query, key = jnp.asarray(rng.normal(size=(2, 1, 1, 1, 4)), jnp.float32)
 
@@ -113,7 +113,7 @@ def test_scores_depend_on_how_far_apart_two_columns_are():
   def score(left, right):
     def turned(x, column):
       angle = (column * speed)[None, None]
-      return transformer.rotate(x, jnp.cos(angle), jnp.sin(angle))
+      return rotate(x, jnp.cos(angle), jnp.sin(angle))
 
     return jnp.sum(turned(query, left) * turned(key, right))
 
@@ -123,20 +123,20 @@ def test_scores_depend_on_how_far_apart_two_columns_are():
 
 
 def test_inverse_frequencies_fall_by_powers_of_theta():
-  plain = transformer.inverse_frequencies(Rope(100.0), 4)
+  plain = inverse_frequencies(Rope(100.0), 4)
   np.testing.assert_allclose(plain, [1.0, 0.1], rtol=1e-6)
-  linear = transformer.inverse_frequencies(Rope(100.0, 'linear', 4.0), 4)
+  linear = inverse_frequencies(Rope(100.0, 'linear', 4.0), 4)
   np.testing.assert_allclose(linear, [0.25, 0.025], rtol=1e-6)
 
 
 def test_llama3_keeps_short_waves_stretches_long_ones_and_mixes_between():
   rope = Rope(10_000.0, 'llama3', 8.0, 1.0, 4.0, original_positions=100)
-  found = transformer.inverse_frequencies(rope, 6)
+  found = inverse_frequencies(rope, 6)
   # 100 positions are 15.9, 0.739 and 0.0343 turns of the three waves.
   base = 10_000.0 ** (-np.arange(3) / 3)
   np.testing.assert_allclose(found, base * [1, 1 / 8, 1 / 8], rtol=1e-6)
   rope = dataclasses.replace(rope, original_positions=300)  # 2.216 turns.
-  found = transformer.inverse_frequencies(rope, 6)
+  found = inverse_frequencies(rope, 6)
   kept = (300 * base[1] / (2 * np.pi) - 1) / 3
   mixed = base[1] * (kept + (1 - kept) / 8)
   np.testing.assert_allclose(found[1], mixed, rtol=1e-5)
@@ -144,7 +144,7 @@ def test_llama3_keeps_short_waves_stretches_long_ones_and_mixes_between():
 
 def test_an_unknown_scaling_or_activation_is_refused():
   with pytest.raises(ValueError, match="llama3; got 'yarn'"):
-    transformer.inverse_frequencies(Rope(100.0, 'yarn'), 4)
+    inverse_frequencies(Rope(100.0, 'yarn'), 4)
   config = dataclasses.replace(tiny.PLAIN, activation='relu')
   with pytest.raises(ValueError, match="gelu_tanh; got 'relu'"):
     tiny.params_of(tiny.transformer(config))
@@ -223,7 +223,7 @@ def test_a_wide_product_is_not_rounded_and_its_gradient_is_the_narrow_ones():
     jnp.asarray(draw(size=shape), jnp.bfloat16)
     for shape in ((3, 40), (40, 5), (3, 5))
   )
-  found = transformer.product('IJ,JK->IK', x, kernel, True)
+  found = product('IJ,JK->IK', x, kernel, True)
   expected = np.asarray(x, float) @ np.asarray(kernel, float)
   assert found.dtype == jnp.float32
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
@@ -236,17 +236,17 @@ def test_a_wide_product_is_not_rounded_and_its_gradient_is_the_narrow_ones():
 
   jax.tree.map(
     np.testing.assert_array_equal,
-    gradient(transformer.product, True),
+    gradient(product, True),
     gradient(jnp.einsum),
   )
 
 
 def test_what_is_rounded_stays_so_in_a_compiled_program():
   x = jnp.asarray([1 + 2**-9, 1 + 2**-7, -3.0], jnp.float32)
-  found = jax.jit(transformer.rounded, static_argnums=1)(x, 'bfloat16')
+  found = jax.jit(rounded, static_argnums=1)(x, 'bfloat16')
   assert found.dtype == jnp.float32
   np.testing.assert_array_equal(found, [1, 1 + 2**-7, -3])
-  np.testing.assert_array_equal(transformer.rounded(x, 'float32'), x)
+  np.testing.assert_array_equal(rounded(x, 'float32'), x)
 
 
 @pytest.mark.parametrize('residual', ['float32', 'bfloat16'])
@@ -286,9 +286,9 @@ def bfloat16_gradient(residual, **execution):
 
 
 def test_the_norm_divides_by_the_root_mean_square():
-  norm = transformer.Norm(
+  norm = Norm(
     dataclasses.replace(tiny.PLAIN, norm_offset=1.0, norm_eps=0.5),
-    transformer.Execution(),
+    Execution(),
   )
   variables = {'params': {'scale': jnp.asarray([0.0, 1.0])}}
   found = norm.apply(variables, jnp.asarray([[3.0, 4.0]]))

@@ -19,7 +19,8 @@ import safetensors.numpy
 from score_jax import sharding
 from score_jax.config import ConfigError
 from score_jax.models import families, names, weights
-from score_jax.models.transformer import Execution, Transformer
+from score_jax.models.architecture import Execution
+from score_jax.models.transformer import Transformer
 
 # A model with every kind of tensor: biases, norms of queries, four norms.
 TINY = {
@@ -462,7 +463,8 @@ jax.config.update('jax_num_cpu_devices', 2)
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from score_jax import sharding
 from score_jax.models import families, weights
-from score_jax.models.transformer import Execution, Transformer
+from score_jax.models.architecture import Execution
+from score_jax.models.transformer import Transformer
 
 source, out = map(pathlib.Path, sys.argv[3:])
 hf = weights.read_config(source)

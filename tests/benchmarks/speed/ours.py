@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax import learner, objective, sampler
+from score_jax import learner, objective, optimizers, sampler
 from score_jax.models import families, weights
-from score_jax.models.transformer import Execution, Transformer
+from score_jax.models.architecture import Execution
+from score_jax.models.transformer import Transformer
 from score_jax.policy import Policy
 from score_jax.trajectory import Trajectory
 from tests.benchmarks.speed import workload
@@ -81,7 +82,7 @@ def sample(job: Job) -> Work:
 
 
 def _update(job: Job, model):
-  optimizer = learner.make_optimizer(
+  optimizer = optimizers.make_optimizer(
     'adamw', 1e-5, 'constant', 0, 1, 0.9, 0.999, 1e-8, 0.01, 1.0
   )
   shape = job.shape
