@@ -32,6 +32,7 @@ FREE = (
   'model.reference_on_host',
   'sampling.grow',
   'sampling.compact',
+  'train.widths',
   'sampling.layout',
   'pretrain.',
   'table.',

@@ -211,6 +211,9 @@ def _train() -> ConfigDict:
   c = ConfigDict()
   c.trajectories = 512  # Per step; the paper's batch, read as trajectories.
   c.accumulation = 1  # Parts of a batch whose gradients are summed.
+  # Shares of a row's columns, rising: a part of the update reads no more than
+  # the least that holds its rows. Each compiles the pass once more.
+  c.widths = (1.0,)
   c.stage1_steps = 150  # Updates; the split between stages is *ours*.
   c.stage2_steps = 150  # As above.
   # Sample the next batch while this one is graded and learned from, so by the
@@ -789,6 +792,14 @@ def _check_batch(config: ConfigDict, mesh: tuple[int, int, int]) -> None:
     f'train.trajectories={rows} is not a whole number of groups of '
     f'K={each} (sampling.first_attempts x sampling.second_attempts); set it '
     f'to {max(each, rows // each * each)}.',
+  )
+  shares = tuple(config.train.widths)
+  _refuse(
+    not all(0 < share <= 1 for share in shares)
+    or any(a >= b for a, b in itertools.pairwise(shares)),
+    'train.widths must be rising shares of a row, at most 1; got '
+    f'{shares}; write --config.train.widths="(0.5, 0.75)", or "(1.0,)" for '
+    'whole rows.',
   )
   parts = config.train.accumulation
   _refuse(

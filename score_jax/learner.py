@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from score_jax import correction, objective, reading, sharding
+from score_jax import correction, objective, parts, reading, sharding
 from score_jax.models.lora import bind, Lora
 from score_jax.models.transformer import by_layer, Transformer
 from score_jax.policy import (
@@ -78,6 +78,9 @@ class Learning:
   beta2_fraction: float
   beta2_low: float
   beta2_high: float
+  # Shares of a row's columns, of which a part of the batch is read no wider
+  # than the least that holds it (`parts`); () = all columns.
+  widths: tuple[float, ...] = ()
   lora: Lora | None = None  # What is trained; None = all parameters.
   # An adapter's dropout at a step follows from the seed and the steps of all
   # stages before it.
@@ -143,6 +146,7 @@ def loss_and_metrics(
   key: jax.Array | None = None,
   near: Any = None,
   average: jax.Array | None = None,
+  width: int | None = None,
 ) -> tuple[jax.Array, Metrics]:
   """Returns the loss, float[], and metrics of a batch of whole groups.
 
@@ -161,6 +165,8 @@ def loss_and_metrics(
     key: draws an adapter's dropout, if there is any.
     near: the reference's own adapter; None = it has none.
     average: float32[T], moving mean of each turn's return, if there is one.
+    width: columns that are read of a row, which none of them exceeds; None =
+      all. Prompts that are read once are not among them.
   """
   trajectory, stage = batch.trajectory, learning.stage
   reference = jax.lax.stop_gradient(reference)
@@ -168,7 +174,8 @@ def loss_and_metrics(
   if near is not None:
     near = jax.lax.stop_gradient(near)
     reference = bind(reference, near, learning.lora)
-  both = functools.partial(_scores, learning, reference, trajectory)
+  read = _reading(learning, trajectory, model.execution.mesh, width)
+  both = functools.partial(_scores, learning, reference, trajectory, read)
   scores = taught = both(model, policy)
   if learning.lora is not None and learning.lora.dropout:
     scores = jax.lax.stop_gradient(scores)
@@ -213,11 +220,10 @@ def _given(learning, batch, average) -> jax.Array | None:
 
 
 def _scores(
-  learning, reference, trajectory, model, params, dropout=0.0, key=None
+  learning, reference, trajectory, read, model, params, dropout=0.0, key=None
 ) -> TokenScores:
   """Returns the scores of a batch's tokens, each float32[B, L]."""
   mesh, columns = model.execution.mesh, trajectory.tokens.shape[1]
-  read = _reading(learning, trajectory, mesh)
   attempts = None
   if learning.attempt_tokens:
     attempts = Attempts(read.start, read.turn, learning.attempt_tokens)
@@ -243,14 +249,21 @@ def _scores(
   return jax.tree.map(lambda x: reading.to_rows(read, x, columns), scores)
 
 
-def _reading(learning, trajectory, mesh) -> reading.Reading:
-  rows, group = len(trajectory.tokens), learning.groups
-  each = reading.sharing(
-    rows, group.first * group.second, sharding.row_shards(mesh)
-  )
+def _reading(learning, trajectory, mesh, width) -> reading.Reading:
+  each, prompt = _shared(learning, len(trajectory.tokens), mesh)
+  width = width or trajectory.tokens.shape[1] - prompt
+  if not prompt:
+    return reading.whole(trajectory, width)
+  return reading.behind_prompts(trajectory, each, prompt, width)
+
+
+def _shared(learning, rows: int, mesh) -> tuple[int, int]:
+  """Returns how many rows share a prompt, and its columns; 1 and 0 = none."""
+  group, shards = learning.groups, sharding.row_shards(mesh)
+  each = reading.sharing(rows, group.first * group.second, shards)
   if each == 1 or not learning.prompt_tokens:
-    return reading.whole(trajectory)
-  return reading.behind_prompts(trajectory, each, learning.prompt_tokens)
+    return 1, 0
+  return each, learning.prompt_tokens
 
 
 def _decoder(model, params, dropout=0.0, key=None) -> reading.Decoder:
@@ -332,9 +345,7 @@ def _gradient(model, learning, state, reference, batch, near):
   key = jax.random.fold_in(root, DROPOUT)
   key = jax.random.fold_in(key, learning.first_step + state.step)
 
-  def of_part(part):
-    i, rows = part
-    own = jax.random.fold_in(key, i)
+  def of_part(width, i, rows):
     (loss, metrics), grads = grad(
       model,
       learning,
@@ -342,31 +353,25 @@ def _gradient(model, learning, state, reference, batch, near):
       reference,
       state.beta2,
       rows,
-      own,
+      jax.random.fold_in(key, i),
       near,
       state.average,
+      width,
     )
     # Wide from here on: sums and squares of bfloat16 would round away.
     return jax.tree.map(lambda x: x.astype(jnp.float32), grads), loss, metrics
 
-  if learning.accumulation == 1:
-    return of_part((jnp.int32(0), batch))
-  rows = jax.tree.map(
-    lambda x: x.reshape(learning.accumulation, -1, *x.shape[1:]), batch
-  )
-  parts = (jnp.arange(learning.accumulation), rows)
-  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), state.params)
+  cut = _cut(learning, batch.trajectory, model.execution.mesh)
+  return parts.averaged(cut, of_part, state.params, batch, ROWS)
 
-  def add(total, part):
-    grads, *rest = of_part(part)
-    return jax.tree.map(jnp.add, total, grads), rest
 
-  total, (losses, metrics) = jax.lax.scan(add, zero, parts)
-  grads = jax.tree.map(lambda x: x / learning.accumulation, total)
-  means = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
-  highest = {'logp_gap_max': jnp.max(metrics['logp_gap_max'])}
-  rows = {k: metrics[k].reshape(-1, metrics[k].shape[-1]) for k in ROWS}
-  return grads, jnp.mean(losses), means | highest | rows
+def _cut(learning, trajectory, mesh) -> parts.Cut:
+  rows, columns = trajectory.tokens.shape
+  group = learning.groups.first * learning.groups.second
+  count = learning.accumulation
+  each, prompt = _shared(learning, rows // count, mesh)
+  widths = reading.widths(learning.widths, columns - prompt)
+  return parts.Cut(count, group, each, prompt, tuple(widths))
 
 
 def _next_beta2(learning, beta2, metrics):

@@ -145,6 +145,7 @@ def learning(
     logits_chunk=config.model.logits_chunk,
     attempt_tokens=tuple(s.max_tokens[: len(stage.reward)]),
     prompt_tokens=s.max_prompt_tokens,
+    widths=tuple(config.train.widths),
     beta2_rate=adaptive.rate,
     beta2_fraction=adaptive.fraction,
     beta2_low=adaptive.low,

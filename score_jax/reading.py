@@ -1,9 +1,10 @@
 """How the update reads trajectories: a prompt once for all rows of its group.
 
-    prompts [N, P] ──► keys and values ──► rows behind them [B, C], C = L - P
+    prompts [N, P] ──► keys and values ──► rows behind them [B, C]
 
 The keys and values of a prompt do not depend on what follows it, so that a
-group's rows share them, and their gradients add up in them.
+group's rows share them, and their gradients add up in them. No more columns
+are read than the longest of the rows fills, as far as widths were compiled.
 
 Letters: B rows, N prompts, E = B / N rows of a group, L columns, P prompt
 columns, C columns that are read per row, D width, T turns.
@@ -12,6 +13,7 @@ columns, C columns that are read per row, D width, T turns.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -21,6 +23,8 @@ from score_jax import sharding
 from score_jax.models.attention import KeyValue
 from score_jax.models.cache import Cache
 from score_jax.trajectory import Trajectory
+
+TILE = 128  # Columns that a TPU reads at once.
 
 # Hidden states [B, C, D], keys and values of tokens int32[B, C], which stand
 # behind a cache if there is one; the number says which of the calls it is.
@@ -65,24 +69,53 @@ def sharing(rows: int, group: int, shards: int) -> int:
   return next((e for e in divisors if rows // e % shards == 0), group)
 
 
-def whole(trajectory: Trajectory) -> Reading:
-  """Returns the reading of whole rows; C = L."""
+def filled(trajectory: Trajectory, columns: int) -> jax.Array:
+  """Returns int32[B], how many columns of its reading a row fills.
+
+  Args:
+    trajectory: of the rows.
+    columns: P where rows are read behind their prompts; 0 = whole.
+  """
   t = trajectory
-  return Reading(t.tokens, t.turn, t.span[..., 0])
+  return t.length - t.span[:, 0, 0] if columns else t.length
 
 
-def behind_prompts(trajectory: Trajectory, each: int, columns: int) -> Reading:
+def widths(shares: tuple[float, ...], columns: int) -> list[int]:
+  """Returns what C may be, rising; the last is all columns.
+
+  Args:
+    shares: of all columns.
+    columns: that there are. Where they are many, they are cut into tiles.
+  """
+  step = TILE if columns >= 8 * TILE else 1
+  cut = {math.ceil(share * columns / step) * step for share in shares}
+  return [*sorted(c for c in cut if c < columns), columns]
+
+
+def whole(trajectory: Trajectory, width: int) -> Reading:
+  """Returns the reading of whole rows.
+
+  Args:
+    trajectory: of the rows.
+    width: C; no row fills more.
+  """
+  t = trajectory
+  return Reading(t.tokens[:, :width], t.turn[:, :width], t.span[..., 0])
+
+
+def behind_prompts(
+  trajectory: Trajectory, each: int, columns: int, width: int
+) -> Reading:
   """Returns the reading of prompts once, and of what stands behind them.
 
   Args:
     trajectory: whose every `each` adjacent rows begin with the same prompt.
     each: E.
-    columns: P, the longest prompt; C = L - P, for a row's attempts and
-      instructions fill no more.
+    columns: P, the longest prompt.
+    width: C, at most L - P; no row's attempts and instructions fill more.
   """
   t = trajectory
   first = t.span[:, 0, 0]
-  width = t.tokens.shape[1] - columns
 
   def behind(x):  # [B, L] -> [B, C].
     return jax.vmap(
@@ -136,7 +169,7 @@ def to_rows(reading: Reading, x: jax.Array, columns: int) -> jax.Array:
     columns: L.
   """
   if reading.prompts is None:
-    return x
+    return jnp.pad(x, ((0, 0), (0, columns - x.shape[1])))
   each = x.shape[0] // reading.prompts.length.shape[0]
   start = jnp.repeat(reading.prompts.length, each)
   put = jax.vmap(jax.lax.dynamic_update_slice_in_dim, (0, 0, 0, None))

@@ -185,6 +185,8 @@ def test_a_misspelt_choice_is_refused_with_the_nearest_one():
     _one('sampling.grow', -1, 'sampling.grow must be at least 0', 'got -1'),
     _one('sampling.compact', (0.5, 0.0), 'sampling.compact', 'got (0.5, 0.0)'),
     _one('sampling.compact', (0.2, 0.5), 'falling', 'got (0.2, 0.5)'),
+    _one('train.widths', (0.5, 0.2), 'rising', 'got (0.5, 0.2)'),
+    _one('train.widths', (0.5, 1.5), 'at most 1', 'got (0.5, 1.5)'),
     _one('sampling.max_tokens', (6, 6.5), 'sampling.max_tokens', '(6, 6.5)'),
     _one('sampling.max_tokens', ('a', 6), 'sampling.max_tokens', "('a', 6)"),
     _one(
