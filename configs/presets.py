@@ -61,6 +61,7 @@ def _long(config: ConfigDict, steps: int, prompt: int, answer: int) -> None:
   config.task.long_prompts = 'drop'
   config.sampling.max_tokens = (answer,) * config.turns
   config.sampling.grow = 256
+  config.train.widths = (0.3, 0.45, 0.7)
   config.model.unroll = False
   config.model.remat = 'block'
   config.checkpoint.every = 50

@@ -35,6 +35,7 @@ _ENVIRONMENT = {
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
 _WIDTH = {'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2}
+NO_WAY = -1  # What stands in no switch.
 KINDS = (
   'all-gather',
   'all-reduce',
@@ -152,6 +153,10 @@ def collectives(text: str, loops: Loops) -> tuple[Collective, ...]:
     (place, channel): (kind, size, path)
     for place, channel, kind, size, path in _instructions(text)
   }
+  # Of the ways to read a part (`parts`), the widest, as all else is counted.
+  ways = {key: _way(path) for key, (_, _, path) in found.items()}
+  widest = max(ways.values(), default=0)
+  found = {k: v for k, v in found.items() if ways[k] in (NO_WAY, widest)}
   rings = collections.Counter(
     place for (place, _), (kind, *_) in found.items() if _in_ring(place, kind)
   )
@@ -166,6 +171,12 @@ def collectives(text: str, loops: Loops) -> tuple[Collective, ...]:
     for i, amount in enumerate((1, runs, runs * size)):
       sums[kind][i] += amount
   return tuple(Collective(kind, *sums[kind]) for kind in KINDS if kind in sums)
+
+
+def _way(path: str) -> int:
+  """Returns which way of a switch an instruction is part of."""
+  way = re.search(r'/branch_(\d+)_fun/', path)
+  return int(way[1]) if way else NO_WAY
 
 
 def _in_ring(place: str, kind: str) -> bool:

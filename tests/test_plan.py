@@ -408,6 +408,18 @@ def test_collectives_are_counted_by_the_loops_they_stand_in():
   assert permute.total == 15 * 8 * 64
 
 
+def test_of_the_ways_to_read_a_part_the_widest_is_counted():
+  line = (
+    '  %all-gather.{0} = f32[{1}]{{0}} all-gather(%p), channel_id={0}, '
+    'op_name="jit(_update)/while/body/{2}dot"'
+  )
+  ways = [(1, 8, 'branch_0_fun/'), (2, 16, 'branch_1_fun/'), (3, 4, '')]
+  text = '\n'.join(line.format(*way) for way in ways)
+  loops = tpu.Loops(layers=3, others=(5,), ring=1)
+  (gather,) = tpu.collectives(text, loops)
+  assert (gather.count, gather.runs, gather.total) == (2, 10, 5 * (16 + 4) * 4)
+
+
 def words(**changes):
   return '\n'.join(advice.warnings(setup(**changes), 1.0, None))
 
