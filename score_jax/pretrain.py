@@ -41,11 +41,11 @@ from score_jax import (
   tasks,
   tokenizer,
 )
-from score_jax.job import Stop
 from score_jax.journal import say
 from score_jax.models import families, transformer, weights
 from score_jax.models.architecture import Execution
 from score_jax.policy import Policy
+from score_jax.stopping import Stop
 from score_jax.tasks import arithmetic
 
 _SPARE = 8  # Ids without a word, for instructions of one's own.

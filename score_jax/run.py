@@ -26,6 +26,7 @@ from score_jax import (
   pretrain,
   processes,
   room,
+  summary,
   tasks,
   train,
   watch,
@@ -34,7 +35,7 @@ from score_jax import config as config_lib
 from score_jax import job as job_lib
 from score_jax.checkpoint import CheckpointError
 from score_jax.config import ConfigError
-from score_jax.job import Interrupted, Job, Stop
+from score_jax.job import Job
 from score_jax.journal import NO_ROOM, say
 from score_jax.methods import catalogue, prompting
 from score_jax.methods.plan import Inference, Phase
@@ -42,6 +43,7 @@ from score_jax.places import Unreachable
 from score_jax.report.build import build
 from score_jax.report.words import points
 from score_jax.spare import TakenOver
+from score_jax.stopping import Interrupted, Stop
 
 OK, FAILED = 0, 1
 # What ends a job in one line that says why.
@@ -239,7 +241,7 @@ def attend(
       job = dataclasses.replace(job, spare=spare)
       if not places.is_bucket(where):
         _check_room(where, claims.FOLDER)
-    say(job_lib.describe(job, plans))
+    say(summary.describe(job, plans))
     if note := processes.decide(lambda: _no_room(job, missing)):
       say(note)
     _stages(job, plans, started)
@@ -255,7 +257,7 @@ def _no_room(job: Job, plans: list[Phase]) -> str:
   each = job.config.checkpoint.keep + 1
   most = 1 + sum(max(0, each - n) for n in there)
   disk = where if job.spare else job.workdir
-  return room.warning(disk, job_lib.checkpoint_bytes(job), most)
+  return room.warning(disk, summary.checkpoint_bytes(job), most)
 
 
 def _stages(job: Job, plans: list[Phase], started: float) -> None:

@@ -67,10 +67,10 @@ def _run() -> int:
       'table has many; leave it out.'
     )
   from score_jax import notices, run
-  from score_jax.job import Interrupted, Stop
   from score_jax.journal import say
   from score_jax.laboratory import running
   from score_jax.methods import catalogue
+  from score_jax.stopping import Interrupted, Stop
 
   names = _METHODS.value or list(catalogue.ROWS)
   for name in names:

@@ -28,13 +28,14 @@ from score_jax.checkpoint import CheckpointError, Checkpoints
 from score_jax.config import ConfigError
 from score_jax.grading import Grader
 from score_jax.imitation import ImitationRound
-from score_jax.job import Interrupted, Job
+from score_jax.job import Job
 from score_jax.journal import Journal, open_journal, say, Silent
 from score_jax.methods.plan import Inference, Phase, StagePlan
 from score_jax.phase import TrainingError
 from score_jax.places import Place
 from score_jax.sampler import Sample
 from score_jax.stage import Stage
+from score_jax.stopping import Interrupted
 from score_jax.timing import Times
 
 # Which stream of random numbers a key belongs to.

@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from score_jax import claims, job, main, processes, run
+from score_jax import claims, job, main, processes, run, stopping
 from score_jax.config import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -209,7 +209,7 @@ def test_a_stray_argument_is_refused():
 
 
 def test_a_signal_while_processes_agree_is_heard_the_next_time(monkeypatch):
-  stop = job.Stop()
+  stop = stopping.Stop()
 
   def agree(flag):
     stop._note(signal.SIGTERM, None)

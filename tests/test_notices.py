@@ -7,7 +7,7 @@ import time
 import metadata
 import pytest
 
-from score_jax import job, notices
+from score_jax import notices, stopping
 
 TERMINATE = 'TERMINATE_ON_HOST_MAINTENANCE'
 SOON = 60.0  # On a busy machine.
@@ -121,10 +121,10 @@ def test_where_nothing_answers_the_threads_end_and_nobody_waits(
 
 
 def test_asked_by_a_notice_a_job_stops_as_on_a_signal(capfd):
-  stop = job.Stop()
+  stop = stopping.Stop()
   stop.ask('metadata says preempted=TRUE')
   assert stop.heard()
-  with pytest.raises(job.Interrupted):
+  with pytest.raises(stopping.Interrupted):
     stop.check()
   assert capfd.readouterr().err == (
     'metadata says preempted=TRUE: stopping: the step under way is finished '

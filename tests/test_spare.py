@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from score_jax import claims, config, files, job, places, run, spare
+from score_jax import claims, config, files, places, run, spare, stopping
 from score_jax.config import ConfigError
 
 
@@ -208,7 +208,7 @@ def test_who_is_followed_or_cannot_read_fails_in_one_line(
     raise error
 
   monkeypatch.setattr(run, 'attend', fail)
-  assert run.run(_settings(), tmp_path, job.Stop(), 0.0) == run.FAILED
+  assert run.run(_settings(), tmp_path, stopping.Stop(), 0.0) == run.FAILED
   assert capsys.readouterr().err == f'score_jax: {error}\n'
 
 

@@ -21,11 +21,12 @@ from ml_collections import ConfigDict
 from score_jax import claims, files, phase, run
 from score_jax import job as job_lib
 from score_jax.checkpoint import CheckpointError
-from score_jax.job import Job, Stop
+from score_jax.job import Job
 from score_jax.journal import say
 from score_jax.laboratory import asking, cells, pages
 from score_jax.laboratory.cells import FAILED, Plan
 from score_jax.methods import catalogue
+from score_jax.stopping import Stop
 
 
 def table(

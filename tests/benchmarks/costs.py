@@ -1,7 +1,7 @@
 """How cost grows, and what sharing, leaving out and chunking save.
 
-    python -m tests.benchmarks.costs [--only=growth,prompts,early,memory]
-      [--repeats=3] [--out=FILE.json]
+    python -m tests.benchmarks.costs [--repeats=3]
+      [--only=growth,prompts,early,padding,memory] [--out=FILE.json]
 
 Seconds of one pinned core (of the processor, which other programs do not
 lengthen), the median of the repeats; compilation is not counted. Models are of
@@ -25,7 +25,9 @@ from absl import app, flags
 from tests.benchmarks.speed import machine
 
 _ONLY = flags.DEFINE_list(
-  'only', ['growth', 'prompts', 'early', 'memory'], 'What is measured.'
+  'only',
+  ['growth', 'prompts', 'early', 'padding', 'memory'],
+  'What is measured.',
 )
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'Of each.', lower_bound=1)
 _OUT = flags.DEFINE_string('out', '', 'All numbers, as JSON.')
@@ -48,6 +50,9 @@ class Case:
   whole: bool = False  # Whether the update reads and scores whole rows.
   ends: int = 0  # Of the vocabulary's tokens, all alike likely, end an attempt.
   compact: tuple[float, ...] = ()
+  mean: int = 0  # Of geometric lengths that the update reads; 0 = all longest.
+  parts: int = 1  # Of the update.
+  widths: tuple[float, ...] = ()
 
 
 @functools.cache
@@ -136,10 +141,11 @@ def updating(case: Case):
     policy=Policy(),
     baseline='leave_one_out' if case.each > 1 else 'none',
     mask_truncated=False,
-    accumulation=1,
+    accumulation=case.parts,
     logits_chunk=case.chunk,
     attempt_tokens=() if case.whole else (case.new,),
     prompt_tokens=0 if case.whole else case.prompt,
+    widths=case.widths,
     beta2_rate=0.0,
     beta2_fraction=0.5,
     beta2_low=0.01,
@@ -151,12 +157,19 @@ def updating(case: Case):
   tokens = jax.random.randint(jax.random.key(1), (rows, columns), 0, case.vocab)
   once = tokens[:: case.each, : case.prompt]
   tokens = tokens.at[:, : case.prompt].set(jnp.repeat(once, case.each, axis=0))
+  length = jnp.full(rows, columns)
+  if case.mean:
+    drawn = jax.random.geometric(jax.random.key(3), 1 / case.mean, (rows,))
+    length = case.prompt + jnp.minimum(drawn, case.new)
+  column = jnp.arange(columns)[None]
+  written = (column >= case.prompt) & (column < length[:, None])
+  start = jnp.full(rows, case.prompt)
   trajectory = Trajectory(
     tokens=tokens,
-    turn=jnp.zeros((rows, columns), jnp.int32).at[:, case.prompt :].set(1),
+    turn=written.astype(jnp.int32),
     logp=jnp.zeros((rows, columns)),
-    length=jnp.full(rows, columns),
-    span=jnp.tile(jnp.asarray([[[case.prompt, columns]]]), (rows, 1, 1)),
+    length=length,
+    span=jnp.stack([start, length], axis=1)[:, None],
     truncated=jnp.zeros((rows, 1), bool),
   )
   reward = jax.random.uniform(jax.random.key(2), (rows, 1))
@@ -239,7 +252,7 @@ def early() -> Iterator[dict[str, Any]]:
   among rows that all go on.
   """
   ways = {'all rows go on': (), 'halves': (0.5, 0.25, 0.12)}
-  ways['finer'] = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.12)
+  ways['finer'] = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.12, 0.08, 0.05, 0.03)
   for rows in (64, 256):
     case = Case(rows=rows, each=8, ends=32)  # One token of 16 ends it.
     read, full = (
@@ -257,6 +270,30 @@ def early() -> Iterator[dict[str, Any]]:
         's': seconds,
         'of the ideal': seconds / (read + (full - read) * live),
       }
+
+
+def padding() -> Iterator[dict[str, Any]]:
+  """Gives what short rows cost the update, read at fewer and more widths."""
+  import jax
+  import jax.numpy as jnp
+
+  whole = Case(rows=64, each=4, prompt=64, new=256, mean=64, parts=8)
+  ways = {
+    'whole rows': (),
+    'two': (0.5,),
+    'four, as the presets': (0.3, 0.45, 0.7),
+    'eight': (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875),
+  }
+  for name, shares in ways.items():
+    case = dataclasses.replace(whole, widths=shares)
+    update, start, reference, batch = updating(case)
+    state = start(jax.tree.map(jnp.copy, reference))
+    _, metrics = update(state, reference, batch)
+    yield {
+      'widths': name,
+      'padding': float(metrics['padding']),
+      'update s': update_seconds(case),
+    }
 
 
 def memory() -> Iterator[dict[str, Any]]:
@@ -284,6 +321,7 @@ MEASURED = {
   'growth': growth,
   'prompts': prompts,
   'early': early,
+  'padding': padding,
   'memory': memory,
 }
 

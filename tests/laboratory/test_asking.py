@@ -17,8 +17,8 @@ from configs import presets
 from score_jax import budget
 from score_jax import config as config_lib
 from score_jax.config import ConfigError
-from score_jax.job import Stop
 from score_jax.laboratory import asking, cells, running
+from score_jax.stopping import Stop
 
 pytestmark = pytest.mark.slow
 
