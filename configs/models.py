@@ -78,6 +78,7 @@ def apply(config: ConfigDict, model: Model) -> None:
   config.limits.logp_gap = 0.05  # bfloat16 rounds; in float32 it is 1e-5.
   config.sampling.layout = 'auto'  # By the slice's memory.
   config.task.chat = 'on'
+  config.model.remat = 'block'
   config.mesh.fsdp, config.mesh.tensor = model.fsdp, model.tensor
   # 256 tokens of each device, for each block gathers the vocabulary's table.
   config.model.logits_chunk = 256 * model.fsdp

@@ -35,6 +35,7 @@ def math(config: ConfigDict) -> None:
   config.method.beta2 = 0.1
   config.optimizer.learning_rate = 5e-6
   config.train.trajectories = 512
+  config.sampling.parts = 0
   _long(config, steps=3000, prompt=512, answer=768)
 
 
@@ -63,7 +64,9 @@ def _long(config: ConfigDict, steps: int, prompt: int, answer: int) -> None:
   config.sampling.grow = 256
   config.train.widths = (0.3, 0.45, 0.7)
   config.model.unroll = False
-  config.model.remat = 'block'
+  # By the memory of the devices that are there.
+  config.model.remat = config_lib.AUTO
+  config.train.accumulation = 0
   config.checkpoint.every = 50
   config.eval.every = 50
   config.eval.problems = 500

@@ -9,15 +9,16 @@ from collections.abc import Iterable, Iterator
 from ml_collections import ConfigDict
 
 from score_jax import config as config_lib
-from score_jax import estimate, programs
+from score_jax import estimate, fitting, programs, sharding
 from score_jax.chips import Slice
-from score_jax.config import ConfigError, REMAT
+from score_jax.config import REMAT
 from score_jax.decoding import LAYOUTS
-from score_jax.estimate import Efficiency, Moment, Sizes
+from score_jax.estimate import Efficiency
+from score_jax.fitting import ROOM
 from score_jax.models.architecture import ModelConfig
 from score_jax.programs import Setup
+from score_jax.sizes import Sizes
 
-ROOM = 0.9  # Of the memory, that a prediction may take: it errs by 15 %.
 # Table 5 of arXiv:2409.12917.
 _COMMON = {
   'method.alpha': 10.0,
@@ -143,44 +144,11 @@ def _layout(setup: Setup) -> Iterator[str]:
 def _decoding(setup: Setup, memory: float | None) -> Iterator[str]:
   sizes = Sizes(setup)
   if sizes.gathers and setup.decoding.layout == 'train':
-    better = _with_layout(setup, 'auto')
+    better = fitting.with_settings(setup, {'sampling.layout': 'auto'})
     yield (
       'sampling.layout=train: every token gathers all weights over mesh.fsdp='
-      f'{sizes.mesh["fsdp"]}; set it to {layout(better, memory)}'
+      f'{sizes.mesh["fsdp"]}; set it to {fitting.layout(better, memory)}'
     )
-
-
-def layout(setup: Setup, memory: float | None) -> str:
-  """Returns where the weights lie while they sample, 'auto' decided.
-
-  Whole over fsdp if that fits, for then no token waits for another device;
-  else split over it. Without fsdp they lie as they are trained.
-
-  Args:
-    setup: what is planned.
-    memory: bytes of a device; None where nothing is known of it.
-  """
-  chosen = setup.config.sampling.layout
-  if chosen != 'auto':
-    return chosen
-  if not Sizes(setup).gathers:
-    return 'train'
-  gathered = _with_layout(setup, 'gathered')
-  if memory is None or peak(gathered, sampler_alone=True) <= ROOM * memory:
-    return 'gathered'
-  return 'tensor'
-
-
-def decided(setup: Setup, memory: float | None) -> Setup:
-  """Returns what is planned with `layout` in its settings."""
-  return _with_layout(setup, layout(setup, memory))
-
-
-def _with_layout(setup: Setup, name: str) -> Setup:
-  config = setup.config.copy_and_resolve_references()
-  with config.unlocked():
-    config.sampling.layout = name
-  return dataclasses.replace(setup, config=config)
 
 
 def _size(model: ModelConfig, name: str) -> int:
@@ -246,10 +214,10 @@ def proposals(
 
 
 def _sampling_as(setup: Setup, sampling: ConfigDict) -> Setup:
-  changed = _with_layout(setup, sampling.layout)
-  with changed.config.unlocked():
-    changed.config.sampling.parts = sampling.parts
-  return changed
+  return fitting.with_settings(
+    setup,
+    {'sampling.layout': sampling.layout, 'sampling.parts': sampling.parts},
+  )
 
 
 def _meshes(setup: Setup, devices: int) -> Iterator[tuple[int, int, int]]:
@@ -260,26 +228,20 @@ def _meshes(setup: Setup, devices: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _sampler_changes(setup: Setup, name: str) -> Iterator[dict]:
-  each = config_lib.samples_per_problem(setup.config)
-  for parts in _divisors(setup.config.train.trajectories // each):
+  for parts in fitting.divisors(setup):
     yield {'sampling.parts': parts, 'sampling.layout': name}
 
 
 def _update_changes(
   setup: Setup, remat: str, sampling: ConfigDict
 ) -> Iterator[dict]:
-  each = config_lib.samples_per_problem(setup.config)
-  for accumulation in _divisors(setup.config.train.trajectories // each):
+  for accumulation in fitting.divisors(setup):
     yield {
       'sampling.parts': sampling.parts,
       'sampling.layout': sampling.layout,
       'train.accumulation': accumulation,
       'model.remat': remat,
     }
-
-
-def _divisors(number: int) -> list[int]:
-  return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def _first_fit(
@@ -289,51 +251,14 @@ def _first_fit(
   changes: Iterable[dict],
 ) -> Setup | None:
   """Returns the first of some changes that is allowed and fits, or None."""
+  sizes = dict(zip(sharding.MESH_AXES, mesh, strict=True))
+  laid = {f'mesh.{axis}': size for axis, size in sizes.items()}
   for change in changes:
-    config = setup.config.copy_and_resolve_references()
-    with config.unlocked():
-      config.mesh.data, config.mesh.fsdp, config.mesh.tensor = mesh
-      config.update_from_flattened_dict(change)
-    try:
-      config_lib.check(config, math.prod(mesh))
-    except ConfigError:
-      continue
-    own = programs.setup(
-      config,
-      setup.model.config,
-      programs.abstract_mesh(mesh),
-      setup.instruction,
-    )
+    own = fitting.changed(setup, change | laid, programs.abstract_mesh(mesh))
     alone = 'train.accumulation' not in change
-    if peak(own, alone) <= room:
+    if own is not None and fitting.peak(own, alone) <= room:
       return own
   return None
-
-
-def peak(setup: Setup, sampler_alone: bool = False) -> float:
-  """Returns the bytes of the busiest moment of a step."""
-  idle = waiting(setup)
-  moments = [
-    _beside(m, idle - m.parts['parameters'])
-    for m in estimate.prepare_moments(setup)
-  ]
-  moments += [_beside(m, idle) for m in estimate.sampling_moments(setup)]
-  if not sampler_alone:
-    moments += estimate.update_moments(setup)
-  return estimate.peak(moments).total
-
-
-def _beside(moment: Moment, idle: float) -> Moment:
-  return dataclasses.replace(moment, parts=moment.parts | {'waiting': idle})
-
-
-def waiting(setup: Setup) -> float:
-  """Returns the bytes that stay on a device while it samples, unused."""
-  state, reference, _ = programs.update_program(setup).arguments
-  if setup.decoding.copies:  # None of them samples.
-    return programs.device_bytes((state, reference))
-  used = programs.device_bytes(programs.sample_program(setup).kept)
-  return programs.device_bytes((state, reference)) - used
 
 
 def _proposal(setup, mesh, target, efficiency) -> Proposal:
@@ -343,6 +268,6 @@ def _proposal(setup, mesh, target, efficiency) -> Proposal:
     setup.config.train.accumulation,
     setup.config.sampling.layout,
     setup.config.sampling.parts,
-    peak(setup),
+    fitting.peak(setup),
     estimate.step_seconds(setup, target.chip, efficiency),
   )

@@ -30,11 +30,12 @@ CORRECTION_LEVELS = ('token', 'attempt', 'trajectory')
 JOBS = ('pretrain', 'stage1', 'stage2', 'score', 'evaluate')
 DTYPES = ('float32', 'bfloat16')
 REMAT = ('none', 'block', 'products')
+AUTO = 'auto'  # Left open, and chosen by a device's memory (`fitting`).
 PROJECTIONS = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
 CHAT = ('auto', 'on', 'off')
 LONG_PROMPTS = ('refuse', 'drop')
 KEPT = ('same', 'bfloat16', 'int8')
-LAYOUTS = ('train', 'gathered', 'tensor', 'auto')
+LAYOUTS = ('train', 'gathered', 'tensor', AUTO)
 
 
 # Below that, limits.logp_gap stops runs whose weights or cache are rounded so
@@ -95,7 +96,8 @@ def _model() -> ConfigDict:
       'dropout': 0.0,  # Share of its inputs left out, in the update alone.
     }
   )
-  c.remat = 'none'  # What the backward pass computes anew; one of REMAT.
+  # What the backward pass computes anew; one of REMAT, or 'auto': by memory.
+  c.remat = 'none'
   c.unroll = True  # Layers unrolled: faster on CPU; scanned: compiles faster.
   c.logits_chunk = 1024  # Tokens whose logits exist at once in the update.
   return c
@@ -139,7 +141,8 @@ def _sampling() -> ConfigDict:
   c.score_truncated = False  # Score under the truncated distribution as well.
   c.max_prompt_tokens = 16  # A longer prompt is refused, never cut.
   c.max_tokens = (8, 8)  # Per turn, the end token counted.
-  c.parts = 1  # Of a batch, one graded while the next one is sampled.
+  # Of a batch, one graded while the next one is sampled; 0 = by memory.
+  c.parts = 1
   # Columns that a row's cache grows by within an attempt, since every token
   # reads all of it; 0 = by an attempt at once. Each growth compiles a loop.
   c.grow = 0
@@ -210,7 +213,8 @@ def _method() -> ConfigDict:
 def _train() -> ConfigDict:
   c = ConfigDict()
   c.trajectories = 512  # Per step; the paper's batch, read as trajectories.
-  c.accumulation = 1  # Parts of a batch whose gradients are summed.
+  # Parts of a batch whose gradients are summed; 0 = by memory.
+  c.accumulation = 1
   # Shares of a row's columns, rising: a part of the update reads no more than
   # the least that holds its rows. Each compiles the pass once more.
   c.widths = (1.0,)
@@ -532,7 +536,7 @@ def check(config: ConfigDict, devices: int) -> None:
   _check_numbers(config)
   _one_of('job', config.job, JOBS)
   _check_dtypes(config)
-  _one_of('model.remat', config.model.remat, REMAT)
+  _one_of('model.remat', config.model.remat, (*REMAT, AUTO))
   _check_lora(config)
   _one_of('task.chat', config.task.chat, CHAT)
   _one_of('task.long_prompts', config.task.long_prompts, LONG_PROMPTS)
@@ -555,7 +559,7 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 0, 'optimizer.weight_decay', 'eval.temperature', 'seed')
   _at_least(config, 0, 'eval.every', 'log.samples_every', 'limits.logp_gap')
   _at_least(config, 0, 'log.samples', 'task.train_problems', 'optimizer.eps')
-  _at_least(config, 1, 'turns', 'train.trajectories', 'train.accumulation')
+  _at_least(config, 1, 'turns', 'train.trajectories')
   _at_least(config, 1, 'train.stage1_steps', 'train.stage2_steps')
   _at_least(config, 1, 'checkpoint.every', 'checkpoint.keep')
   where = config.checkpoint.folder
@@ -568,7 +572,7 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 1, 'eval.validation_problems', 'model.logits_chunk')
   _at_least(config, 1, 'sampling.first_attempts', 'sampling.second_attempts')
   _at_least(config, 1, 'sampling.max_prompt_tokens', 'limits.nonfinite_updates')
-  _at_least(config, 1, 'sampling.parts')
+  _at_least(config, 0, 'train.accumulation', 'sampling.parts')
   _at_least(config, 0, 'sampling.grow')
   _at_least(config, 0, 'grading.workers')
   _refuse(
@@ -801,13 +805,13 @@ def _check_batch(config: ConfigDict, mesh: tuple[int, int, int]) -> None:
     f'{shares}; write --config.train.widths="(0.5, 0.75)", or "(1.0,)" for '
     'whole rows.',
   )
-  parts = config.train.accumulation
+  parts = config.train.accumulation or 1
   _refuse(
     (rows // each) % parts != 0,
     f'train.accumulation={parts} does not divide the {rows // each} problems '
     'of a batch (train.trajectories / K), and a group is never split.',
   )
-  pieces = config.sampling.parts
+  pieces = config.sampling.parts or 1
   _refuse(
     (rows // each) % pieces != 0,
     f'sampling.parts={pieces} does not divide the {rows // each} problems of a '

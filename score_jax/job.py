@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from score_jax import config as config_lib
 from score_jax import (
-  advice,
   data,
   decoding,
   fingerprint,
+  fitting,
   grading,
   processes,
   programs,
@@ -28,7 +30,6 @@ from score_jax import (
   tasks,
   tokenizer,
 )
-from score_jax import config as config_lib
 from score_jax.chat import Chat
 from score_jax.config import ConfigError
 from score_jax.methods.plan import Inference
@@ -244,6 +245,8 @@ def setup(
   weights.check(folder)  # What is wrong with them is known in an instant.
   chat = config.task
   words = tokenizer.load(folder, Chat(chat.chat, chat.system, chat.thinking))
+  ids = words.between(config.task.instruction or task.instruction)
+  config = _decided(config, folder, mesh, len(ids))
   model = make_model(config, folder, mesh)
   graders = _open_graders(config, (task, test_task), opened)
   base = load_base(config, folder, model)
@@ -255,17 +258,17 @@ def setup(
   if processes.several():
     _check_alike(folder, base_hash, splits)
   stop.check()
-  ids = words.between(config.task.instruction or task.instruction)
   _check_length(config, folder, len(ids))
   _check_ids(folder, model.config.vocab_size, words, ids, splits)
   between = sharding.put_whole(mesh, np.array(ids, np.int32))
+  kept = config.sampling
   return Job(
     config=config,
     workdir=workdir,
     stop=stop,
     mesh=mesh,
     model=model,
-    decoding=_decoding(config, model, len(ids)),
+    decoding=decoding.Decoding(kept.weights, kept.cache, kept.layout),
     base=base,
     base_hash=base_hash,
     tokenizer=words,
@@ -278,21 +281,29 @@ def setup(
   )
 
 
-def _decoding(
-  config: ConfigDict, model: transformer.Transformer, instruction: int
-) -> decoding.Decoding:
-  """Returns how the model is kept while it samples, 'auto' decided.
+def _decided(
+  config: ConfigDict, folder: str, mesh: jax.sharding.Mesh, instruction: int
+) -> ConfigDict:
+  """Returns the settings with what they leave open decided by memory.
 
   Args:
     config: checked settings.
-    model: on its mesh.
+    folder: of the checkpoint.
+    mesh: of the job.
     instruction: tokens between two attempts.
   """
-  mesh = model.execution.mesh
-  setup = programs.setup(config, model.config, mesh, instruction)
+  architecture = families.model_config(weights.read_config(folder))
+  setup = programs.setup(config, architecture, mesh, instruction)
+  return fitting.decided(setup, processes.decide(_device_memory)).config
+
+
+def _device_memory() -> float:
+  """Returns the bytes of one device; CPUs of a host share its memory."""
   stats = jax.local_devices()[0].memory_stats() or {}
-  memory = processes.decide(lambda: stats.get('bytes_limit'))
-  return advice.decided(setup, memory).decoding
+  if 'bytes_limit' in stats:
+    return stats['bytes_limit']
+  host = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  return host / jax.device_count()
 
 
 def _check_alike(
@@ -402,7 +413,8 @@ def make_model(
   execution = Execution(
     dtype=c.dtype,
     residual_dtype=c.residual_dtype,
-    remat=c.remat,
+    # Left open, it belongs to nothing that is trained.
+    remat='none' if c.remat == config_lib.AUTO else c.remat,
     unroll=c.unroll,
     mesh=mesh,
   )

@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
-from score_jax import advice, estimate, tpu
 from score_jax import config as config_lib
+from score_jax import estimate, fitting, tpu
 from score_jax.chips import GIB
 from score_jax.estimate import Efficiency, Sizes
 from score_jax.planning import Plan
@@ -147,7 +147,7 @@ def _memory(plan: Plan) -> Iterator[str]:
         yield _row('', f'{size / GIB:8.2f}  {part}')
     if name == 'sampler':
       yield _row('', f'{plan.waiting / GIB:8.2f}  waiting, not counted above')
-  needed = advice.peak(plan.setup)
+  needed = fitting.peak(plan.setup)
   share = ''
   if plan.target:
     memory = plan.target.chip.memory * plan.target.devices

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from score_jax import advice, chips, estimate, programs, tpu
+from score_jax import advice, chips, estimate, fitting, programs, tpu
 from score_jax import config as config_lib
 from score_jax.advice import Proposal
 from score_jax.chips import Chip, Slice
@@ -113,7 +113,7 @@ def make(
 
   def made(mesh) -> Setup:
     setup = programs.setup(config, numbers, mesh, instruction)
-    return advice.decided(setup, memory)
+    return fitting.decided(setup, memory)
 
   setup = made(programs.abstract_mesh(shape))
   return Plan(
@@ -125,14 +125,14 @@ def make(
       *estimate.sampling_moments(setup),
       *estimate.update_moments(setup),
     ],
-    waiting=advice.waiting(setup),
+    waiting=fitting.waiting(setup),
     compiled=_compile(made(tpu.mesh(shape, found))) if found else {},
     costs=estimate.step_cost(setup),
     times=_times(setup, target, efficiency, grading),
     proposals=advice.proposals(setup, target, efficiency, count)
     if target
     else [],
-    warnings=advice.warnings(setup, advice.peak(setup), memory),
+    warnings=advice.warnings(setup, fitting.peak(setup), memory),
   )
 
 

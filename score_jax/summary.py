@@ -35,6 +35,12 @@ def describe(job: job_lib.Job, plans: list[Phase]) -> str:
     f'= {rows} trajectories, {rows * config.turns} attempts, at most '
     f'{rows * sum(s.max_tokens):,} sampled of {rows * longest:,} tokens',
   ]
+  parts = s.parts, config.train.accumulation
+  if parts != (1, 1) or config.model.remat != 'none':
+    lines.append(
+      f'in parts  sampled in {parts[0]}, learned from in {parts[1]}; remat '
+      f'{config.model.remat}'
+    )
   lines += [f'prompts   {note}' for note in job.tokenizer.notes]
   for plan in plans:
     kl = f'; {_kl(config, plan)}' if isinstance(plan, StagePlan) else ''

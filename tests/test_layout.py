@@ -142,6 +142,7 @@ ORDER = (
   'programs',
   'sizes',
   'estimate',
+  'fitting',
   'advice',
   'job',
   'summary',

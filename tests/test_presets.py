@@ -5,7 +5,7 @@ import collections
 import pytest
 
 from configs import models, presets
-from score_jax import advice, chips, estimate, job, programs
+from score_jax import chips, estimate, fitting, job, programs
 from score_jax import config as config_lib
 from score_jax.models import families, public
 
@@ -143,7 +143,7 @@ def test_a_preset_fits_the_memory_of_its_slice(preset):
   config_lib.check(config, found.devices)
   mesh = programs.abstract_mesh(config_lib.mesh_shape(config, found.devices))
   setup = programs.setup(config, architecture(name), mesh, INSTRUCTION)
-  setup = advice.decided(setup, found.chip.memory)
+  setup = fitting.decided(setup, found.chip.memory)
   assert setup.decoding.layout in ('gathered', 'tensor')
   moments = estimate.sampling_moments(setup) + estimate.update_moments(setup)
   most = estimate.peak(moments)

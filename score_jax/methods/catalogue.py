@@ -196,5 +196,5 @@ def _rows(config: ConfigDict, changed: ConfigDict) -> int:
     each += 1 + group * (changed.turns - 1)
   elif changed.turns == config.turns:
     return config.train.trajectories
-  parts = config.train.accumulation
+  parts = config.train.accumulation or 1
   return max(1, round(before / each / parts)) * parts * group

@@ -1,0 +1,45 @@
+"""A model so small that it is planned for in no time, and its settings."""
+
+import dataclasses
+
+import tiny
+
+from score_jax import config as config_lib
+from score_jax import programs
+
+# Large enough that products, and not norms, are what costs.
+MODEL = dataclasses.replace(
+  tiny.PLAIN,
+  vocab_size=512,
+  width=128,
+  heads=4,
+  kv_heads=2,
+  head_dim=32,
+  mlp=256,
+  tied_embeddings=True,
+)
+MESH = (1, 4, 2)
+
+
+def settings(**changes):
+  """Returns settings of 32 rows of 4 + 6 + 5 + 6 columns."""
+  config = config_lib.default()
+  with config.unlocked():
+    config.update_from_flattened_dict(
+      {
+        'train.trajectories': 32,
+        'sampling.max_prompt_tokens': 4,
+        'sampling.max_tokens': (6, 6),
+        'sampling.first_attempts': 4,
+        'model.unroll': False,
+        'model.logits_chunk': 128,
+        **changes,
+      }
+    )
+  return config
+
+
+def setup(mesh=MESH, model=MODEL, **changes):
+  return programs.setup(
+    settings(**changes), model, programs.abstract_mesh(mesh), instruction=4
+  )
