@@ -43,17 +43,25 @@ def fill(path: pathlib.Path) -> None:
       pass
 
 
-def damage(workdir: pathlib.Path, how: str, place: float) -> str:
-  """Damages a file of the newest checkpoint; returns which, or '' for none.
+def damage(
+  workdir: pathlib.Path, how: str, place: float, steps: dict[str, int]
+) -> str:
+  """Damages a file of what a run goes on from; returns which, or '' for none.
+
+  That is its newest checkpoint, or of a finished stage the best: of the others
+  nothing is read any more, and nothing is mended.
 
   Args:
     workdir: of the run.
     how: 'cut' to half its size, 'flipped' in one byte, or 'deleted'.
     place: of the file among those of the step, from 0 to 1.
+    steps: of each stage.
   """
   newest = newest_step(workdir)
   if newest is None:
     return ''
+  if int(newest.name) == steps[newest.parent.name]:
+    newest = newest.with_name(str(checkpoint.best_step(newest.parent)))
   found = sorted(
     x for x in newest.rglob('*') if x.is_file() and x.stat().st_size
   )

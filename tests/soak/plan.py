@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 KILL_ONE, KILL_ALL = 'one process killed', 'all processes killed'
 ASK = 'SIGTERM to one process'
-DAMAGE = 'newest checkpoint damaged'
+DAMAGE = 'needed checkpoint damaged'
 FULL = 'disk full for all'
 NARROW = 'no room for one process'
 SPOIL = 'updates not finite until the run stops'

@@ -139,7 +139,8 @@ class Soak:
     """
     begun, faults = next(self._starts), collections.Counter()
     if begun.damage and not calm:
-      damaged = harm.damage(workdir, begun.damage.how, begun.damage.place)
+      how, place = begun.damage.how, begun.damage.place
+      damaged = harm.damage(workdir, how, place, STEPS)
       if damaged:
         self.say(f'{workdir.name}: {begun.damage.how}: {damaged}')
         faults[plan.DAMAGE] += 1

@@ -56,20 +56,31 @@ def _checkpoint(workdir, stage, step):
 
 
 def test_damage_comes_to_the_newest_checkpoint_of_the_stage_under_way(tmp_path):
-  assert harm.damage(tmp_path, 'cut', 0.0) == ''
+  def damage(how, place):
+    return harm.damage(tmp_path, how, place, rounds.STEPS)
+
+  assert damage('cut', 0.0) == ''
   _checkpoint(tmp_path, 'stage1', 8)
-  assert harm.damage(tmp_path, 'cut', 0.0) == (
-    'checkpoints/stage1/8/manifest.json'
-  )
+  assert damage('cut', 0.0) == 'checkpoints/stage1/8/manifest.json'
   _checkpoint(tmp_path, 'stage2', 3)
   _checkpoint(tmp_path, 'stage2', 12)
-  path = tmp_path / harm.damage(tmp_path, 'flipped', 0.9)
+  path = tmp_path / damage('flipped', 0.9)
   assert path == tmp_path / 'checkpoints/stage2/12/params/a'
   assert sorted(path.read_bytes()) == [0] * 99 + [1]
-  assert tmp_path / harm.damage(tmp_path, 'cut', 0.9) == path
+  assert tmp_path / damage('cut', 0.9) == path
   assert path.stat().st_size == 50
-  harm.damage(tmp_path, 'deleted', 0.9)
+  damage('deleted', 0.9)
   assert not path.exists()
+
+
+def test_damage_comes_to_the_best_checkpoint_of_a_finished_stage(
+  tmp_path, monkeypatch
+):
+  for step in (8, 12, 16):
+    _checkpoint(tmp_path, 'stage1', step)
+  monkeypatch.setattr(harm.checkpoint, 'best_step', lambda folder: 12)
+  found = harm.damage(tmp_path, 'cut', 0.9, rounds.STEPS)
+  assert found == 'checkpoints/stage1/12/params/a'
 
 
 @pytest.mark.parametrize(
