@@ -42,12 +42,15 @@ def product(
     wide: whether it comes back in float32, as it is summed up, instead of
       rounded to the type of `x`.
   """
-  kind = jnp.float32 if wide else x.dtype
-  return jnp.einsum(equation, x, kernel, preferred_element_type=kind)
+  return _product_forward(equation, x, kernel, wide)[0]
 
 
 def _product_forward(equation, x, kernel, wide):
-  return product(equation, x, kernel, wide), (x, kernel)
+  # Not by `product`: a rule for what is kept (`remat`) sees the einsum here,
+  # and would see no product at all there.
+  kind = jnp.float32 if wide else x.dtype
+  out = jnp.einsum(equation, x, kernel, preferred_element_type=kind)
+  return out, (x, kernel)
 
 
 def _product_backward(equation, wide, kept, cotangent):

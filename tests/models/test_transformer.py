@@ -305,3 +305,23 @@ def test_every_axis_of_every_parameter_is_named_in_the_table():
   for box in boxes:
     assert len(box.names) == len(box.value.shape)
     assert set(box.names) <= set(sharding.AXES)
+
+
+def test_remat_computes_anew_what_its_name_says():
+  """Counted in what XLA is given, where a layer stands once, in a loop."""
+  tokens = jnp.ones((2, 8), jnp.int32)
+
+  def products(remat):
+    model = tiny.transformer(remat=remat, unroll=False)
+
+    def total(params):
+      return jnp.sum(model.apply({'params': params}, tokens)[0])
+
+    gradient = jax.jit(jax.grad(total)).lower(tiny.params_of(model, 0))
+    return gradient.as_text().count('dot_general')
+
+  # A layer multiplies seven times by weights, and twice in its attention; the
+  # last product needs no second look, for its result is only added.
+  kept = products('none')
+  assert products('products') == kept + 2
+  assert products('block') == kept + 8
