@@ -152,7 +152,7 @@ def _run(config: ConfigDict, workdir: pathlib.Path) -> None:
 
   compilation.keep(config.compilation.folder, config.compilation.least_seconds)
   processes.connect(os.environ, config.limits.silent_seconds)
-  config_lib.check(config, jax.device_count())
+  config_lib.check(config, jax.device_count(), jax.default_backend())
   from score_jax import run
 
   sys.exit(run.together(config, workdir, started))

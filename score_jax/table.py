@@ -60,7 +60,7 @@ def _run() -> int:
 
   config = flags.FLAGS.config
   workdir = pathlib.Path(flags.FLAGS.workdir or 'runs/table').absolute()
-  config_lib.check(config, jax.device_count())
+  config_lib.check(config, jax.device_count(), jax.default_backend())
   if config.checkpoint.folder:
     raise ConfigError(
       f'checkpoint.folder={config.checkpoint.folder} is for one run, and a '
