@@ -226,9 +226,10 @@ class Sizes:
     if not self.kernel:
       return copies * self.scores(rows, queries, keys)
     c = self.setup.model.config
-    # Queries and output, keys and values, and the gradients of all four.
+    # Gradients of queries and output, beside which both lie in any case, and
+    # keys and values with theirs, which rows have a copy of behind a prompt.
     own, read = self.tensor(c.heads) * queries, self.tensor(c.kv_heads) * keys
-    return 4 * rows * (own + read) * c.head_dim * self.act
+    return rows * (2 * own + 4 * read) * c.head_dim * self.act
 
   def mlp(self, rows: int, length: int) -> float:
     """Returns the elements of one layer's widest activation."""
