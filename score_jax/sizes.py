@@ -225,11 +225,17 @@ class Sizes:
     """
     if not self.kernel:
       return copies * self.scores(rows, queries, keys)
+    if self.setup.config.model.attention == 'splash':
+      from score_jax.models import splash  # Here, for it takes a second.
+
+      before = keys - queries
+      queries, _ = splash.padded_columns(queries)
+      keys, _ = splash.padded_columns(before + queries)
     c = self.setup.model.config
-    # Gradients of queries and output, beside which both lie in any case, and
-    # keys and values with theirs, which rows have a copy of behind a prompt.
+    # Queries and output, keys and values, of which rows behind a prompt have a
+    # copy, and the gradients of all four.
     own, read = self.tensor(c.heads) * queries, self.tensor(c.kv_heads) * keys
-    return rows * (2 * own + 4 * read) * c.head_dim * self.act
+    return 4 * rows * (own + read) * c.head_dim * self.act
 
   def mlp(self, rows: int, length: int) -> float:
     """Returns the elements of one layer's widest activation."""
