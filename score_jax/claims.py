@@ -28,6 +28,7 @@ FREE = (
   'model.path',  # The reference's hash stands for it.
   'model.remat',
   'model.unroll',
+  'model.attention',
   'model.logits_chunk',
   'model.reference_on_host',
   'sampling.grow',

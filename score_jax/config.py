@@ -31,6 +31,8 @@ JOBS = ('pretrain', 'stage1', 'stage2', 'score', 'evaluate')
 DTYPES = ('float32', 'bfloat16')
 REMAT = ('none', 'block', 'products')
 AUTO = 'auto'  # Left open, and chosen by a device's memory (`fitting`).
+# Kernels for attention, and the platform that each is for.
+KERNELS = {'splash': 'tpu', 'cudnn': 'gpu'}
 PROJECTIONS = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
 CHAT = ('auto', 'on', 'off')
 LONG_PROMPTS = ('refuse', 'drop')
@@ -98,6 +100,9 @@ def _model() -> ConfigDict:
   )
   # What the backward pass computes anew; one of REMAT, or 'auto': by memory.
   c.remat = 'none'
+  # What rows that are read whole attend by, in the update and before they are
+  # sampled: plain products, or a kernel of KERNELS (docs/models.md).
+  c.attention = 'plain'
   c.unroll = True  # Layers unrolled: faster on CPU; scanned: compiles faster.
   c.logits_chunk = 1024  # Tokens whose logits exist at once in the update.
   return c
@@ -523,12 +528,13 @@ def mesh_shape(config: ConfigDict, devices: int) -> tuple[int, int, int]:
   return data, fsdp, tensor
 
 
-def check(config: ConfigDict, devices: int) -> None:
+def check(config: ConfigDict, devices: int, platform: str = '') -> None:
   """Refuses settings that cannot run together.
 
   Args:
     config: all settings.
     devices: how many the job has.
+    platform: of them, 'cpu', 'gpu' or 'tpu'; '' = nobody knows yet.
 
   Raises:
     ConfigError: one line with the setting, its value and the remedy.
@@ -537,6 +543,7 @@ def check(config: ConfigDict, devices: int) -> None:
   _one_of('job', config.job, JOBS)
   _check_dtypes(config)
   _one_of('model.remat', config.model.remat, (*REMAT, AUTO))
+  _check_attention(config.model, platform)
   _check_lora(config)
   _one_of('task.chat', config.task.chat, CHAT)
   _one_of('task.long_prompts', config.task.long_prompts, LONG_PROMPTS)
@@ -612,6 +619,25 @@ def _check_dtypes(config: ConfigDict) -> None:
     model.dtype == 'float32' and model.residual_dtype != 'float32',
     f'model.residual_dtype={model.residual_dtype} is narrower than '
     'model.dtype=float32; set it to float32, or both to bfloat16.',
+  )
+
+
+def _check_attention(model: ConfigDict, platform: str) -> None:
+  kind = model.attention
+  _one_of('model.attention', kind, ('plain', *KERNELS))
+  if kind == 'plain':
+    return
+  there = [name for name, where in KERNELS.items() if where == platform]
+  remedy = ' or '.join(f'model.attention={name}' for name in (*there, 'plain'))
+  _refuse(
+    platform not in ('', KERNELS[kind]),
+    f'model.attention={kind} is a kernel for platform {KERNELS[kind]}, and '
+    f'these devices are of platform {platform}; set {remedy}.',
+  )
+  _refuse(
+    kind == 'cudnn' and model.dtype != 'bfloat16',
+    f'model.attention=cudnn multiplies bfloat16, and model.dtype={model.dtype};'
+    ' set model.dtype=bfloat16, or model.attention=plain.',
   )
 
 

@@ -13,6 +13,7 @@ H head width.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 from score_jax.chips import Chip
@@ -101,7 +102,9 @@ def sampling_moments(setup: Setup) -> list[Moment]:
   growing = own['own cache'] + s.cache(s.sampled, before) / 2
   queries = setup.instruction + 2
   moments = {
-    'reading the prompts': gathered | _reading(s, s.problems, prompt, prompt),
+    'reading the prompts': gathered
+    | _reading(s, s.problems, prompt, prompt)
+    | {'attention': s.attended(s.problems, prompt, prompt, copies=2)},
     'reading an instruction': gathered
     | own
     | _reading(s, s.sampled, queries, prompt + s.slots),
@@ -120,7 +123,7 @@ def _reading(s: Sizes, rows: int, queries: int, keys: int) -> dict[str, float]:
   parts = s.decoding.parts
   met = parts * rows * queries * s.setup.model.config.width * (parts > 1)
   return {
-    'attention scores': 2 * s.scores(rows, queries, keys),
+    'attention': 2 * s.scores(rows, queries, keys),
     'MLP': 3 * s.mlp(rows, queries) * s.act,
     # As products read them, and in float32 as they are summed up.
     'rows of other devices': met * (s.act + 4),
@@ -180,6 +183,10 @@ def _saved(s: Sizes) -> float:
   if remat == 'none':  # Norms in float32, the gate, and softmax's weights.
     saved += s.read * (2 * c.width * 4 + mlp * (s.summed + s.act))
     prompt = s.setup.config.sampling.max_prompt_tokens
+    if s.kernel:  # What was attended to, behind a prompt, and what came of it.
+      behind = s.learned * prompt * bool(s.prompts)
+      saved += 2 * behind * s.tensor(c.kv_heads) * c.head_dim * s.act
+      return saved + s.read * s.tensor(c.heads) * (c.head_dim * s.act + 4)
     weights = s.scores(s.learned, s.queries, s.length)
     weights += s.scores(s.prompts, prompt, prompt)
     saved += weights * s.act / 4
@@ -212,7 +219,7 @@ def _layer(s: Sizes, gradient: float, whole: bool) -> dict[str, float]:
     'gradient': gradient,
     'gathered layers': 2 * s.layer * s.act * s.gathers,
     'gradient of a layer': s.layer * 4 * s.gathers * whole,
-    'attention scores': 3 * s.scores(s.learned, s.queries, s.length),
+    'attention': s.attended(s.learned, s.queries, s.length, copies=3),
     'MLP': s.mlp(s.learned, s.queries) * (3 * s.act + 4),
     'other activations': tokens * width * s.act,
   }
@@ -223,7 +230,13 @@ def peak(moments: list[Moment]) -> Moment:
   return max(moments, key=lambda moment: moment.total)
 
 
-def layers_cost(s: Sizes, tokens: float, keys: float, kernels: Kernels) -> Cost:
+def layers_cost(
+  s: Sizes,
+  tokens: float,
+  keys: float,
+  kernels: Kernels,
+  is_whole: bool = False,
+) -> Cost:
   """Returns the cost of all layers over a device's tokens, without logits.
 
   Args:
@@ -231,6 +244,7 @@ def layers_cost(s: Sizes, tokens: float, keys: float, kernels: Kernels) -> Cost:
     tokens: that a device's rows have.
     keys: that each of them attends to, masked ones counted.
     kernels: how the weights lie.
+    is_whole: whether rows are read whole, by a kernel if there is one.
   """
   c = s.setup.model.config
   weights = s.layer * c.layers
@@ -238,6 +252,8 @@ def layers_cost(s: Sizes, tokens: float, keys: float, kernels: Kernels) -> Cost:
   heads = s.tensor(c.heads) * c.head_dim
   inside = 6 * c.width * s.summed + (4 * heads + 4 * s.tensor(c.mlp)) * s.act
   scores = tokens * keys * s.tensor(c.heads) * 4
+  if s.kernel and is_whole:
+    scores = 0.0  # They never leave the processor.
   return Cost(
     2 * tokens * weights + 4 * tokens * keys * heads * c.layers,
     moved * (2 if kernels.gathered else 1) / kernels.parts
@@ -315,9 +331,10 @@ def sampling_cost(setup: Setup) -> dict[str, Cost]:
     one += head_cost(s, s.sampled, kernels)
     cached = reads * s.cache(s.sampled, own) + s.cache(s.problems, prompt)
     attempts += (one + Cost(0, cached, 0)).times(tokens * parts)
-  read = layers_cost(s, s.problems * prompt, prompt, kernels).times(parts)
+  read = layers_cost(s, s.problems * prompt, prompt, kernels, is_whole=True)
   return {
-    'prompts': read + layers_cost(s, queries, keys, kernels).times(between),
+    'prompts': read.times(parts)
+    + layers_cost(s, queries, keys, kernels).times(between),
     'attempts': attempts,
   }
 
@@ -326,10 +343,13 @@ def update_cost(setup: Setup) -> dict[str, Cost]:
   """Returns the cost of one update."""
   s, config = Sizes(setup), setup.config
   parts, whole = config.train.accumulation, adapter(config) is None
-  forward = layers_cost(s, s.learned * s.queries, s.length, s.kernels)
+  pass_cost = functools.partial(
+    layers_cost, s, kernels=s.kernels, is_whole=True
+  )
+  forward = pass_cost(s.learned * s.queries, s.length)
   if s.prompts:
     prompt = config.sampling.max_prompt_tokens
-    forward += layers_cost(s, s.prompts * prompt, prompt, s.kernels)
+    forward += pass_cost(s.prompts * prompt, prompt)
   again = {'none': 0, 'products': 0.3, 'block': 1}[config.model.remat]
   blocks = math.ceil(s.scored / s.block)
   head = head_cost(s, s.learned * s.block, s.kernels)

@@ -408,7 +408,11 @@ def _check_ids(
 def make_model(
   config: ConfigDict, folder: str, mesh: jax.sharding.Mesh
 ) -> transformer.Transformer:
-  """Returns the decoder that a checkpoint folder describes."""
+  """Returns the decoder that a checkpoint folder describes.
+
+  Raises:
+    ConfigError: if model.attention cannot do this model's.
+  """
   c = config.model
   execution = Execution(
     dtype=c.dtype,
@@ -417,8 +421,10 @@ def make_model(
     remat='none' if c.remat == config_lib.AUTO else c.remat,
     unroll=c.unroll,
     mesh=mesh,
+    attention=c.attention,
   )
   architecture = families.model_config(weights.read_config(folder))
+  programs.check_attention(config, architecture)
   return transformer.Transformer(architecture, execution)
 
 

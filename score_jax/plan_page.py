@@ -131,7 +131,8 @@ def _shapes(plan: Plan) -> Iterator[str]:
     f'tokens [{rows}, {s.length}] in {config.train.accumulation} part(s), '
     f'prompts {once or "in their rows, "}'
     f'logits [{rows // config.train.accumulation}, {s.block}, {c.vocab_size}] '
-    f'in {math.ceil(s.scored / s.block)} blocks, remat {config.model.remat}',
+    f'in {math.ceil(s.scored / s.block)} blocks, remat {config.model.remat}, '
+    f'attention {config.model.attention}',
   )
 
 

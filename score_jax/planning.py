@@ -106,7 +106,7 @@ def make(
   target = chips.parse(name) if name else None
   found = tpu.devices(name) if target and compile_it else None
   count = _devices(config, target, found)
-  config_lib.check(config, count)
+  config_lib.check(config, count, 'tpu' if target else '')
   shape = config_lib.mesh_shape(config, count)
   called, numbers = architecture(config, model)
   memory = target.chip.memory * target.devices / count if target else None

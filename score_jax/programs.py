@@ -32,7 +32,7 @@ from score_jax import (
   sampler,
   sharding,
 )
-from score_jax.models import lora, transformer, weights
+from score_jax.models import kernels, lora, transformer, weights
 from score_jax.models.architecture import Execution, ModelConfig
 from score_jax.policy import Policy
 from score_jax.trajectory import Trajectory
@@ -159,6 +159,19 @@ def learning(
   )
 
 
+def check_attention(config: ConfigDict, architecture: ModelConfig) -> None:
+  """Refuses a kernel that cannot do a model's attention.
+
+  Raises:
+    ConfigError: one line with the setting, its value and the remedy.
+  """
+  kind = config.model.attention
+  if why := kernels.refusal(kind, architecture):
+    raise config_lib.ConfigError(
+      f'model.attention={kind} {why}; set model.attention=plain.'
+    )
+
+
 def abstract_state(
   mesh: Mesh | AbstractMesh,
   rule: optax.GradientTransformation,
@@ -218,6 +231,9 @@ def setup(
     architecture: of the model.
     mesh: with the axes of `sharding.MESH_AXES`.
     instruction: tokens between two attempts.
+
+  Raises:
+    ConfigError: if model.attention cannot do this model's.
   """
   c = config.model
   execution = Execution(
@@ -227,7 +243,9 @@ def setup(
     remat=c.remat,
     unroll=c.unroll,
     mesh=mesh,
+    attention=c.attention,
   )
+  check_attention(config, architecture)
   model = transformer.Transformer(architecture, execution)
   return Setup(config, model, instruction)
 

@@ -206,6 +206,37 @@ class Sizes:
     heads = self.tensor(self.setup.model.config.heads)
     return rows * heads * queries * keys * 4
 
+  @property
+  def kernel(self) -> bool:
+    """Returns whether rows that are read whole attend by a kernel.
+
+    It keeps no scores.
+    """
+    return self.setup.config.model.attention != 'plain'
+
+  def attended(self, rows: int, queries: int, keys: int, copies: int) -> float:
+    """Returns the bytes of one layer's attention of rows that are read whole.
+
+    Args:
+      rows: of a device.
+      queries: columns of a row.
+      keys: columns that it attends to.
+      copies: of the scores that live at once, where they are in memory.
+    """
+    if not self.kernel:
+      return copies * self.scores(rows, queries, keys)
+    if self.setup.config.model.attention == 'splash':
+      from score_jax.models import splash  # Here, for it takes a second.
+
+      before = keys - queries
+      queries, _ = splash.padded_columns(queries)
+      keys, _ = splash.padded_columns(before + queries)
+    c = self.setup.model.config
+    # Queries and output, keys and values, of which rows behind a prompt have a
+    # copy, and the gradients of all four.
+    own, read = self.tensor(c.heads) * queries, self.tensor(c.kv_heads) * keys
+    return 4 * rows * (own + read) * c.head_dim * self.act
+
   def mlp(self, rows: int, length: int) -> float:
     """Returns the elements of one layer's widest activation."""
     return rows * length * self.tensor(self.setup.model.config.mlp)

@@ -18,6 +18,7 @@ from score_jax import main as command  # First: it readies the environment.
 
 from absl import app, flags, logging
 
+from score_jax import pages
 from score_jax.config import ConfigError
 
 DEFAULT = pathlib.Path(__file__).parents[1] / 'configs' / 'table.py'
@@ -60,7 +61,7 @@ def _run() -> int:
 
   config = flags.FLAGS.config
   workdir = pathlib.Path(flags.FLAGS.workdir or 'runs/table').absolute()
-  config_lib.check(config, jax.device_count())
+  config_lib.check(config, jax.device_count(), jax.default_backend())
   if config.checkpoint.folder:
     raise ConfigError(
       f'checkpoint.folder={config.checkpoint.folder} is for one run, and a '
@@ -90,4 +91,5 @@ def _run() -> int:
 
 
 if __name__ == '__main__':
+  pages.ask()
   app.run(main, flags_parser=parse)

@@ -100,6 +100,7 @@ CHOICES = {
   'model.reference_dtype': ('int8', 'float32, bfloat16'),
   'model.residual_dtype': ('float16', 'float32, bfloat16'),
   'model.remat': ('blocks', 'none, block, products, auto'),
+  'model.attention': ('flash', 'plain, splash, cudnn'),
   'sampling.weights': ('int4', 'same, bfloat16, int8'),
   'sampling.cache': ('fp8', 'same, bfloat16, int8'),
   'sampling.layout': ('fsdp', 'train, gathered, tensor, auto'),
@@ -305,6 +306,30 @@ def test_settings_that_cannot_run_are_refused_with_the_remedy(changes, words):
 def test_truncated_sampling_is_allowed_where_it_is_scored_as_well():
   config = _config(sampling__top_k=5, sampling__score_truncated=True)
   config_lib.check(config, 1)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'platform', 'remedy'),
+  [
+    ('splash', 'cpu', 'model.attention=plain'),
+    ('splash', 'gpu', 'model.attention=cudnn or model.attention=plain'),
+    ('cudnn', 'tpu', 'model.attention=splash or model.attention=plain'),
+  ],
+)
+def test_a_kernel_of_another_platform_is_refused(kind, platform, remedy):
+  config = _config(model__attention=kind, model__dtype='bfloat16')
+  config.limits.logp_gap = 0.1
+  with pytest.raises(config_lib.ConfigError) as caught:
+    config_lib.check(config, 1, platform)
+  assert f'model.attention={kind}' in str(caught.value)
+  assert f'platform {platform}; set {remedy}.' in str(caught.value)
+  config_lib.check(config, 1, config_lib.KERNELS[kind])
+  config_lib.check(config, 1)  # Where nobody knows, as in a plan.
+
+
+def test_cudnn_is_refused_in_float32():
+  text = _refusal(_config(model__attention='cudnn'))
+  assert 'model.dtype=float32; set model.dtype=bfloat16' in text
 
 
 @pytest.mark.parametrize('value', [-0.1, 1.0, float('nan')])

@@ -601,3 +601,105 @@ def test_weights_that_are_gathered_once_are_gathered_by_no_token():
   size = programs.device_bytes(sample.kept)
   assert 0.9 * size < moved['copied'] < 1.2 * size
   assert moved['decoded'] < 0.01 * size
+
+
+# Rows so long that attention scores are what the update holds most of, and so
+# many that they do not fit beside the processor, which XLA would use for them.
+LONG_ROWS = {
+  'train.trajectories': 256,
+  'model.dtype': 'bfloat16',
+  'model.remat': 'block',
+  'model.logits_chunk': 1024,
+  'sampling.max_prompt_tokens': 256,
+  'sampling.max_tokens': (384, 384),
+}
+WIDE = dataclasses.replace(MODEL, width=256, head_dim=128, mlp=512)
+
+
+def long_rows(kind, mesh):
+  """Returns what an update of long rows is made from, with a kind of attention."""
+  config = settings(**LONG_ROWS, **{'model.attention': kind})
+  return programs.setup(config, WIDE, mesh, instruction=4)
+
+
+def predicted(made):
+  return estimate.peak(estimate.update_moments(made)).total
+
+
+def test_with_a_kernel_no_scores_are_counted():
+  plain, kernel = (
+    long_rows(kind, programs.abstract_mesh((1, 4, 1)))
+    for kind in ('plain', 'splash')
+  )
+  scores = 3 * estimate.Sizes(plain).scores(64, 773, 1029)
+  moment = estimate.peak(estimate.update_moments(plain))
+  assert moment.parts['attention'] == scores
+  # Rows of two key heads beside four queries' heads, in bfloat16: 773 columns
+  # are two blocks, and with 256 of a prompt before these, three.
+  expected = 64 * 4 * (4 * 1024 + 2 * 1536) * 128 * 2
+  moment = estimate.peak(estimate.update_moments(kernel))
+  assert moment.parts['attention'] == expected
+  work = {
+    name: sum(cost.memory for cost in estimate.update_cost(made).values())
+    for name, made in (('plain', plain), ('kernel', kernel))
+  }
+  assert work['kernel'] < work['plain'] / 2
+
+
+def test_a_large_updates_peak_with_a_kernel_is_within_15_percent():
+  """Of what the compiler said for Gemma 2 2B on v5e:4x4 (docs/models.md)."""
+  config = presets.make('score', 'math')
+  with config.unlocked():
+    config.update_from_flattened_dict(
+      {
+        'model.dtype': 'bfloat16',
+        'model.reference_dtype': 'bfloat16',
+        'model.attention': 'splash',
+        'train.accumulation': 2,
+      }
+    )
+  made = programs.setup(
+    config,
+    families.model_config(public.get('gemma2_2b')),
+    programs.abstract_mesh((1, 16, 1)),
+    instruction=64,
+  )
+  assert abs(predicted(made) / GIB / 14.76 - 1) < 0.15
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+  not tpu.is_installed(), reason='libtpu, the compiler for TPUs, is not there'
+)
+def test_an_update_of_long_rows_takes_less_memory_with_a_kernel():
+  """Compiled for a TPU that is not here; the kernel's as predicted."""
+  mesh = tpu.mesh((1, 4, 1), tpu.devices('v5e:2x2'))
+  peaks = {}
+  for kind in ('plain', 'splash'):
+    made = long_rows(kind, mesh)
+    compiled = tpu.compile_program(
+      programs.update_program(made), tpu.Loops(2, (1,), 4)
+    )
+    peaks[kind] = compiled.peak
+  assert abs(predicted(made) / peaks['splash'] - 1) < 0.15
+  assert peaks['splash'] < 0.75 * peaks['plain']
+
+
+def test_a_page_says_by_what_rows_attend():
+  config = settings(**{'model.attention': 'splash', 'mesh.fsdp': 1})
+  made = planning.make(config, 'llama3_1b', '', False, 4, Efficiency())
+  assert 'attention splash' in ' '.join(
+    plan_page.page(made, Efficiency()).split()
+  )
+
+
+def test_a_model_with_capped_scores_is_not_planned_with_cudnn():
+  config = settings(
+    **{
+      'model.attention': 'cudnn',
+      'model.dtype': 'bfloat16',
+      'mesh.fsdp': 1,
+    }
+  )
+  with pytest.raises(ConfigError, match=r'cudnn has no cap.*attention=plain'):
+    planning.make(config, 'gemma2_2b', '', False, 4, Efficiency())

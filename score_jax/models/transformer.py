@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax import sharding
+from score_jax.models import kernels
 from score_jax.models.architecture import (
   Execution,
   inverse_frequencies,
@@ -50,6 +51,8 @@ class _Layer:
 
   window: jax.Array  # int32[]: columns seen; a huge number for all.
   rope: jax.Array  # int32[]: which of the angles.
+  # What the window may be, where a kernel has to know: of all layers of a scan.
+  windows: tuple[int, ...] = dataclasses.field(metadata={'static': True})
 
 
 @jax.tree_util.register_dataclass
@@ -100,19 +103,21 @@ class Attention(nn.Module):
       query = Norm(c, self.execution, name='query_norm')(query)
       key = Norm(c, self.execution, name='key_norm')(key)
     cos, sin = columns.cos[layer.rope], columns.sin[layer.rope]
-    query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+    is_whole = cache is None or cache[1] is None
+    scale = kernels.query_scale(self.execution, c.query_scale)
+    ahead = (cos * scale, sin * scale) if is_whole else (cos, sin)
+    query, key = rotate(query, *ahead), rotate(key, cos, sin)
     query = sharding.constrain(
       self.execution.mesh, query, 'batch', 'length', 'act_heads', 'head_dim'
     )
     query = query.reshape(*x.shape[:2], c.kv_heads, -1, c.head_dim)
     new = KeyValue(jnp.moveaxis(key, 1, 3), jnp.moveaxis(value, 1, 2))
     softmax = Softmax(c.query_scale, c.attention_softcap)
-    if cache is None or cache[1] is None:
-      own = (new, _whole_mask(x.shape[1], layer.window))
-      prompt = None
-      if cache is not None:
-        prompt = _prompt_part(cache[0], x.shape[1], layer, columns)
-      out = attend(softmax, query, own, prompt)
+    if is_whole:
+      prompt = None if cache is None else cache[0]
+      out = _attend_whole(
+        self.execution, softmax, query, new, layer, columns, prompt
+      )
       new = kept(self.execution, new)
     else:
       new = kept(self.execution, new)
@@ -166,6 +171,33 @@ def _to_rows(execution: Execution, x: jax.Array, *axes: str) -> jax.Array:
   return sharding.constrain(execution.mesh, x, 'batch', *back)
 
 
+def _attend_whole(
+  execution: Execution,
+  softmax: Softmax,
+  query: jax.Array,
+  new: KeyValue,
+  layer: _Layer,
+  columns: _Columns,
+  prompt: KeyValue | None,
+) -> jax.Array:
+  """Returns what whole rows see of themselves, and of their prompt if any."""
+  if execution.attention != 'plain':
+    window = kernels.Window(layer.window, layer.windows)
+    if prompt is not None:
+      prompt = prompt, _of_prompts(columns.prompt_length, prompt)
+    return kernels.attend(execution, softmax, query, new, window, prompt)
+  time = query.shape[1]
+  own = (new, _whole_mask(time, layer.window))
+  if prompt is not None:
+    prompt = _prompt_part(prompt, time, layer, columns)
+  return attend(softmax, query, own, prompt)
+
+
+def _of_prompts(length: jax.Array, prompt: KeyValue) -> jax.Array:
+  """Returns int32[P], the lengths of prompts, of those of rows, int32[B]."""
+  return length[:: length.shape[0] // prompt.key.shape[0]]
+
+
 def _whole_mask(columns: int, window: jax.Array) -> jax.Array:
   """Returns bool[1, T, T]: the key stands at or left of the query, and near."""
   column = jnp.arange(columns)
@@ -177,8 +209,7 @@ def _prompt_part(
   prompt: KeyValue, columns: int, layer: _Layer, shared: _Columns
 ) -> tuple[KeyValue, jax.Array]:
   """Returns prompts and bool[P, T, S]: a prompt's key, near to what follows."""
-  rows, prompts = shared.prompt_length.shape[0], prompt.key.shape[0]
-  length = shared.prompt_length[:: rows // prompts, None, None]
+  length = _of_prompts(shared.prompt_length, prompt)[:, None, None]
   key = jnp.arange(prompt.key.shape[-1])[None, None]
   near = length + jnp.arange(columns)[None, :, None] - key < layer.window
   return prompt, (key < length) & near
@@ -336,10 +367,12 @@ class Transformer(nn.Module):
   def _init_layers(self, key: jax.Array) -> dict:
     x = jnp.zeros((1, 1, self.config.width), self.execution.residual_dtype)
     columns = self._columns(jnp.zeros((1, 1), jnp.int32), None)
-    layer = _Layer(jnp.int32(1), jnp.int32(0))
+    layer = _Layer(jnp.int32(1), jnp.int32(0), (1,))
+    # Shapes are all that matters, and no kernel has to be made for them.
+    execution = dataclasses.replace(self.execution, attention='plain')
 
     def init(key):
-      block = Block(self.config, self.execution, parent=None)
+      block = Block(self.config, execution, parent=None)
       return block.init(key, x, layer, columns, None)['params']
 
     stacked = jax.vmap(init)(jax.random.split(key, self.config.layers))
@@ -412,8 +445,8 @@ class Transformer(nn.Module):
     if self.execution.adapter_dropout:
       keys = jax.random.split(self.make_rng('dropout'), self.config.layers)
 
-    def one(x, params, window, rope, cache, key):
-      layer = _Layer(jnp.int32(window), jnp.int32(rope))
+    def one(among, x, params, window, rope, cache, key):
+      layer = _Layer(jnp.int32(window), jnp.int32(rope), among)
       return block(params, x, layer, columns, cache, key)
 
     if not self.execution.unroll:
@@ -424,7 +457,8 @@ class Transformer(nn.Module):
         cache,
         keys,
       )
-      return jax.lax.scan(lambda x, each: one(x, *each), x, inputs)
+      among = tuple(sorted(set(windows)))
+      return jax.lax.scan(lambda x, each: one(among, x, *each), x, inputs)
     new = []
     for i, params in enumerate(unstack(self.layers, self.config.layers)):
       part = None
@@ -433,7 +467,7 @@ class Transformer(nn.Module):
         part = (prompt[i], None if own is None else own[i])
       rope = self.config.rope_of_layer[i]
       key = None if keys is None else keys[i]
-      x, pair = one(x, params, windows[i], rope, part, key)
+      x, pair = one((windows[i],), x, params, windows[i], rope, part, key)
       new.append(pair)
     return x, tuple(new)
 

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.speed [--sizes=tiny,small]
       [--work=sample,update,iterate] [--rounds=3] [--cores=1]
-      [--peers=transformers,torch,trl,tunix] [--trl_python=VENV/bin/python]
+      [--nohuge_pages] [--peers=transformers,torch,trl,tunix] [--trl_python=VENV/bin/python]
       [--tunix_python=VENV/bin/python] [--out=FILE.json]
 
 Each library runs in a process of its own, on the same cores, and is asked for
@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+from score_jax import pages
 from tests.benchmarks.speed import contest, machine, table, workload
 
 _SIZES = flags.DEFINE_list('sizes', ['tiny', 'small'], 'Of the model.')
@@ -41,6 +42,11 @@ _PEERS = flags.DEFINE_list(
 _TRL = flags.DEFINE_string('trl_python', sys.executable, 'Python with TRL.')
 _TUNIX = flags.DEFINE_string(
   'tunix_python', sys.executable, 'Python with tunix.'
+)
+_HUGE = flags.DEFINE_bool(
+  'huge_pages',
+  True,
+  'All ask for memory in huge pages, as score_jax.main does.',
 )
 _OUT = flags.DEFINE_string('out', '', 'All numbers, as JSON.')
 
@@ -101,6 +107,11 @@ def main(argv: list[str]) -> None:
   chosen, left_out = contest.entrants(
     _PEERS.value, {'trl': _TRL.value, 'tunix': _TUNIX.value}
   )
+  # Of the processes that are started from here.
+  os.environ[pages.VARIABLE] = f'{pages.TUNABLE}=0'
+  if _HUGE.value:
+    del os.environ[pages.VARIABLE]
+    os.environ.update(pages.settings())
   cores = machine.pin(_CORES.value)
   copied = machine.bandwidth()
   shown = ''
@@ -132,6 +143,7 @@ def describe(
     'processor': machine.processor(),
     'cores': os.cpu_count(),
     'pinned_to': cores,
+    'allocation': os.environ.get(pages.VARIABLE, ''),
     'product_flops': float(np.median(rates)),
     'product_flops_range': [min(rates), max(rates)],
     'copy_bytes_per_s': copied,
