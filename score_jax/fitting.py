@@ -13,7 +13,7 @@ from typing import Any
 
 from jax.sharding import AbstractMesh, Mesh
 
-from score_jax import chips, estimate, programs
+from score_jax import checks, chips, estimate, programs
 from score_jax import config as config_lib
 from score_jax.config import AUTO, ConfigError, REMAT
 from score_jax.estimate import Efficiency, Moment
@@ -135,7 +135,7 @@ def changed(
   """Returns it with some settings changed; None where they are refused."""
   own = with_settings(setup, changes, mesh)
   try:
-    config_lib.check(own.config, math.prod(dict(mesh.shape).values()))
+    checks.check(own.config, math.prod(dict(mesh.shape).values()))
   except ConfigError:
     return None
   return own

@@ -23,8 +23,8 @@ os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
 from absl import app, flags, logging
 from ml_collections import config_flags, ConfigDict
 
+from score_jax import checks, pages
 from score_jax import config as config_lib
-from score_jax import pages
 from score_jax.config import ConfigError
 
 DEFAULT = pathlib.Path(__file__).parents[1] / 'configs' / 'score.py'
@@ -153,7 +153,7 @@ def _run(config: ConfigDict, workdir: pathlib.Path) -> None:
 
   compilation.keep(config.compilation.folder, config.compilation.least_seconds)
   processes.connect(os.environ, config.limits.silent_seconds)
-  config_lib.check(config, jax.device_count(), jax.default_backend())
+  checks.check(config, jax.device_count(), jax.default_backend())
   from score_jax import run
 
   sys.exit(run.together(config, workdir, started))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from score_jax import advice, chips, estimate, fitting, programs, tpu
+from score_jax import advice, checks, chips, estimate, fitting, programs, tpu
 from score_jax import config as config_lib
 from score_jax.advice import Proposal
 from score_jax.chips import Chip, Slice
@@ -106,7 +106,7 @@ def make(
   target = chips.parse(name) if name else None
   found = tpu.devices(name) if target and compile_it else None
   count = _devices(config, target, found)
-  config_lib.check(config, count, 'tpu' if target else '')
+  checks.check(config, count, 'tpu' if target else '')
   shape = config_lib.mesh_shape(config, count)
   called, numbers = architecture(config, model)
   memory = target.chip.memory * target.devices / count if target else None

@@ -18,7 +18,7 @@ from score_jax import main as command  # First: it readies the environment.
 
 from absl import app, flags, logging
 
-from score_jax import pages
+from score_jax import checks, pages
 from score_jax.config import ConfigError
 
 DEFAULT = pathlib.Path(__file__).parents[1] / 'configs' / 'table.py'
@@ -57,11 +57,9 @@ def _run() -> int:
   logging.set_verbosity(logging.WARNING)
   import jax
 
-  from score_jax import config as config_lib
-
   config = flags.FLAGS.config
   workdir = pathlib.Path(flags.FLAGS.workdir or 'runs/table').absolute()
-  config_lib.check(config, jax.device_count(), jax.default_backend())
+  checks.check(config, jax.device_count(), jax.default_backend())
   if config.checkpoint.folder:
     raise ConfigError(
       f'checkpoint.folder={config.checkpoint.folder} is for one run, and a '

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from configs import presets
+from score_jax import checks
 from score_jax import config as config_lib
 from score_jax.problem import Outcome
 
@@ -27,7 +28,7 @@ def _config(job='score', preset='arithmetic', **changes):
 
 def _refusal(config, devices=1):
   with pytest.raises(config_lib.ConfigError) as caught:
-    config_lib.check(config, devices)
+    checks.check(config, devices)
   text = str(caught.value)
   assert '\n' not in text
   return text
@@ -305,7 +306,7 @@ def test_settings_that_cannot_run_are_refused_with_the_remedy(changes, words):
 
 def test_truncated_sampling_is_allowed_where_it_is_scored_as_well():
   config = _config(sampling__top_k=5, sampling__score_truncated=True)
-  config_lib.check(config, 1)
+  checks.check(config, 1)
 
 
 @pytest.mark.parametrize(
@@ -320,11 +321,11 @@ def test_a_kernel_of_another_platform_is_refused(kind, platform, remedy):
   config = _config(model__attention=kind, model__dtype='bfloat16')
   config.limits.logp_gap = 0.1
   with pytest.raises(config_lib.ConfigError) as caught:
-    config_lib.check(config, 1, platform)
+    checks.check(config, 1, platform)
   assert f'model.attention={kind}' in str(caught.value)
   assert f'platform {platform}; set {remedy}.' in str(caught.value)
-  config_lib.check(config, 1, config_lib.KERNELS[kind])
-  config_lib.check(config, 1)  # Where nobody knows, as in a plan.
+  checks.check(config, 1, config_lib.KERNELS[kind])
+  checks.check(config, 1)  # Where nobody knows, as in a plan.
 
 
 def test_cudnn_is_refused_in_float32():
@@ -341,7 +342,7 @@ def test_a_mean_that_never_moves_is_refused(name, value):
 
 def test_one_first_attempt_is_allowed_without_a_baseline():
   changes = {'method.baseline': 'none', 'sampling.first_attempts': 1}
-  config_lib.check(_config(**changes), 1)
+  checks.check(_config(**changes), 1)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +377,7 @@ def test_the_axis_left_open_takes_the_devices_that_are_left(sizes, shape):
 
 def test_rows_that_the_mesh_does_not_divide_are_refused():
   config = _config(train__trajectories=72, train__accumulation=3)
-  config_lib.check(config, 8)
+  checks.check(config, 8)
   text = _refusal(config, devices=16)
   for part in ('train.trajectories=72', 'train.accumulation=3', '24 rows'):
     assert part in text
@@ -453,15 +454,15 @@ def test_the_settings_are_locked():
 
 def test_what_products_read_anyway_needs_no_room_for_a_gap():
   kept = {'sampling.weights': 'bfloat16', 'sampling.cache': 'bfloat16'}
-  config_lib.check(_config(model__dtype='bfloat16', **kept), 1)
+  checks.check(_config(model__dtype='bfloat16', **kept), 1)
   wide = {'limits.logp_gap': 0.1, 'sampling.weights': 'int8'}
-  config_lib.check(_config(**wide), 1)
+  checks.check(_config(**wide), 1)
 
 
 @pytest.mark.parametrize('preset', presets.PLAIN)
 @pytest.mark.parametrize('job', config_lib.JOBS)
 def test_every_preset_can_run_as_every_job(job, preset):
-  config_lib.check(presets.make(job, preset), 8)
+  checks.check(presets.make(job, preset), 8)
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are():

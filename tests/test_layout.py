@@ -15,6 +15,7 @@ ROOT = pathlib.Path(score_jax.__file__).parent
 # The reading order.
 ORDER = (
   'config',
+  'checks',
   'problem',
   'trajectory',
   'files',

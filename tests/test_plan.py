@@ -16,6 +16,7 @@ from planned import MESH, MODEL, settings, setup
 from configs import presets
 from score_jax import (
   advice,
+  checks,
   chips,
   estimate,
   fitting,
@@ -26,7 +27,6 @@ from score_jax import (
   sharding,
   tpu,
 )
-from score_jax import config as config_lib
 from score_jax.chips import GIB
 from score_jax.config import ConfigError
 from score_jax.estimate import Cost, Efficiency
@@ -441,7 +441,7 @@ def test_proposals_fit_are_allowed_and_come_fastest_first():
         'sampling.parts': p.parts,
       }
     )
-    config_lib.check(changed, 8)
+    checks.check(changed, 8)
   tiny_chip = dataclasses.replace(wanted.chip, memory=1.0)
   none = dataclasses.replace(wanted, chip=tiny_chip)
   assert advice.proposals(setup(), none, Efficiency(), 8) == []

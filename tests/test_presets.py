@@ -5,7 +5,7 @@ import collections
 import pytest
 
 from configs import models, presets
-from score_jax import chips, estimate, fitting, job, programs
+from score_jax import checks, chips, estimate, fitting, job, programs
 from score_jax import config as config_lib
 from score_jax.models import families, public
 
@@ -140,7 +140,7 @@ def test_a_preset_fits_the_memory_of_its_slice(preset):
   config = presets.make('score', preset)
   name = preset.rpartition('_')[0]
   found = chips.parse(models.MODELS[name].slice)
-  config_lib.check(config, found.devices)
+  checks.check(config, found.devices)
   mesh = programs.abstract_mesh(config_lib.mesh_shape(config, found.devices))
   setup = programs.setup(config, architecture(name), mesh, INSTRUCTION)
   setup = fitting.decided(setup, found.chip.memory)

@@ -8,7 +8,16 @@ import sys
 
 import pytest
 
-from score_jax import claims, config, files, places, run, spare, stopping
+from score_jax import (
+  checks,
+  claims,
+  config,
+  files,
+  places,
+  run,
+  spare,
+  stopping,
+)
 from score_jax.config import ConfigError
 
 
@@ -194,7 +203,7 @@ def test_a_bucket_without_the_package_for_it_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize('where', ['s3://mine/run', 'gs://mine', 'gs:///run'])
 def test_what_is_neither_a_folder_nor_one_in_a_bucket_is_refused(where):
   with pytest.raises(ConfigError, match=r'gs://BUCKET/FOLDER; got'):
-    config.check(_settings(checkpoint__folder=where), 1)
+    checks.check(_settings(checkpoint__folder=where), 1)
 
 
 @pytest.mark.parametrize(

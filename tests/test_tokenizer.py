@@ -28,8 +28,8 @@ from tiny_tokenizers import (
 )
 from tokenizers import processors
 
+from score_jax import checks, job, tokenizer
 from score_jax import config as config_lib
-from score_jax import job, tokenizer
 from score_jax.chat import Chat, served
 from score_jax.config import ConfigError
 from score_jax.tasks import arithmetic
@@ -536,7 +536,7 @@ def test_a_misspelt_way_to_chat_is_refused():
   config = config_lib.default()
   config.task.chat = 'no'
   with pytest.raises(ConfigError, match=r'task\.chat must be one of auto'):
-    config_lib.check(config, 1)
+    checks.check(config, 1)
 
 
 SYSTEM = 'Sum with "care" – {{ x }}\nTwice \\ 🙂'

@@ -14,8 +14,7 @@ import pytest
 import runs as small
 
 from configs import presets
-from score_jax import budget
-from score_jax import config as config_lib
+from score_jax import budget, checks
 from score_jax.config import ConfigError
 from score_jax.laboratory import asking, cells, running
 from score_jax.stopping import Stop
@@ -210,7 +209,7 @@ def test_what_asks_in_another_way_is_refused(setting):
 def test_too_few_of_anything_is_refused(setting, value, least):
   few = config(**{f'table__{setting}': value})
   with pytest.raises(ConfigError, match=f'table.{setting} must be .* {least};'):
-    config_lib.check(few, 1)
+    checks.check(few, 1)
 
 
 def test_a_misspelt_method_is_refused_with_the_nearest():
