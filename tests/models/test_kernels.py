@@ -150,7 +150,7 @@ def test_for_a_gpu_that_is_not_here_cudnn_is_called(
       arrays,
     )
 
-  lowered = jax.jit(gradients).trace(*narrow).lower(lowering_platforms=['cuda'])
+  lowered = jax.jit(gradients).trace(*narrow).lower(lowering_platforms=('cuda',))
   found = set(re.findall(r'__cudnn\$(\w+)', lowered.as_text()))
   assert found == {called, f'{called}Backward'}
 
