@@ -150,7 +150,8 @@ def test_for_a_gpu_that_is_not_here_cudnn_is_called(
       arrays,
     )
 
-  lowered = jax.jit(gradients).trace(*narrow).lower(lowering_platforms=['cuda'])
+  traced = jax.jit(gradients).trace(*narrow)
+  lowered = traced.lower(lowering_platforms=('cuda',))
   found = set(re.findall(r'__cudnn\$(\w+)', lowered.as_text()))
   assert found == {called, f'{called}Backward'}
 
