@@ -78,13 +78,14 @@ def test_every_mesh_samples_what_one_device_samples(shape, temperature):
 
 
 @functools.cache
-def updated_on(shape):
-  """Returns the state and metrics after two updates."""
+def updated_on(shape, **changes):
+  """Returns the state and metrics after two updates, learned otherwise."""
   model, params, reference, _ = on_mesh(shape)
   mesh = model.execution.mesh
   reward = np.random.default_rng(0).random((8, 2)).astype(np.float32)
   batch = Batch(sampled_on(shape, 1.0), sharding.put_rows(mesh, reward))
-  update = learner.make_update(model, OPTIMIZER, tiny.learning(tiny.STAGE_ONE))
+  learning = tiny.learning(tiny.STAGE_ONE, **changes)
+  update = learner.make_update(model, OPTIMIZER, learning)
   state = learner.init_state(params, OPTIMIZER, 0.1)
   state = jax.device_put(state, layout_of(mesh, model, OPTIMIZER))
   for _ in range(2):
@@ -105,6 +106,19 @@ def test_two_updates_on_every_mesh_are_those_of_one_device(shape):
   start = tiny.params_of(tiny.transformer(CONFIG))
   moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, start)
   assert min(jax.tree.leaves(moved)) > 1e-4
+
+
+def test_parts_of_widths_of_their_own_teach_the_same_on_a_mesh():
+  # The devices agree on a width, though the longest row is on one of them.
+  changes = {'accumulation': 2, 'prompt_tokens': 3, 'widths': (0.5, 0.7, 0.9)}
+  (state, metrics), (plain, expected) = (
+    jax.device_get(x)
+    for x in (updated_on((1, 2, 2), **changes), updated_on((1, 1, 1)))
+  )
+  close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
+  jax.tree.map(close, state.params, plain.params)
+  for name in learner.ROWS:
+    np.testing.assert_allclose(metrics[name], expected[name], atol=1e-4)
 
 
 MESH = mesh_of((2, 2, 2))
