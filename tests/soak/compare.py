@@ -59,6 +59,15 @@ def not_kept(said: str) -> set[str]:
   return set(re.findall(r'^(\S+): its batch could not be kept', said, re.M))
 
 
+def made_room(workdir: pathlib.Path, names: Set[str]) -> Set[str]:
+  """Returns which of some batches are gone because newer ones took their place.
+
+  Updates that are spoiled one after the other make more than are kept.
+  """
+  there = batches(workdir)
+  return names - there if len(there) >= inspection.KEPT else set()
+
+
 def batches(workdir: pathlib.Path) -> set[str]:
   """Returns the names of the batches that were kept for inspection."""
   return {x.stem for x in (workdir / inspection.FOLDER).glob('*.npz')}

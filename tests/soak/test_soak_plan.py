@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from score_jax import inspection
 from soak import compare, harm, plan, poisoned, rounds
 
 
@@ -112,6 +113,17 @@ def test_rows_are_compared_by_their_text_so_that_nan_equals_itself(tmp_path):
   assert compare.of_rows(names[1], names[0]) is None
   assert compare.of_rows(names[2], names[0]).startswith('row 2 is {"step": 3}')
   assert compare.of_rows(tmp_path / 'none', names[0]) == 'not there'
+
+
+def test_a_batch_that_newer_ones_took_the_place_of_is_excused(tmp_path):
+  folder = tmp_path / inspection.FOLDER
+  folder.mkdir()
+  for step in range(1, inspection.KEPT):
+    (folder / f'stage2-{step:06}.npz').touch()
+  wanted = {'stage1-000013', 'stage2-000003'}
+  assert compare.made_room(tmp_path, wanted) == set()
+  (folder / 'stage2-000020.npz').touch()
+  assert compare.made_room(tmp_path, wanted) == {'stage1-000013'}
 
 
 def test_only_a_batch_that_was_said_to_have_no_room_is_excused():
