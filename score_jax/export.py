@@ -54,11 +54,8 @@ def export(
   weights.refuse_in_use(out)
   config = _settings(workdir)
   chosen = job.adapter(config)
-  if adapter and chosen is None:
-    raise ConfigError(
-      f'--adapter: the run in {workdir} has none, for it trained all parameters '
-      '(model.lora.rank=0); leave --adapter out.'
-    )
+  if adapter:
+    _check_adapter(chosen, workdir)
   stage = _stage(config, workdir, stage)
   source = _base_folder(config, base)
   mesh = sharding.make_mesh((1, jax.device_count(), 1))
@@ -83,6 +80,14 @@ def export(
     params = lora.merge(frozen, params, chosen, dtypes)
   weights.save(out, params, hf, source, progress=True, chat_template=template)
   return which
+
+
+def _check_adapter(chosen: Any, workdir: pathlib.Path) -> None:
+  if chosen is None:
+    raise ConfigError(
+      f'--adapter: the run in {workdir} has none, for it trained all parameters '
+      '(model.lora.rank=0); leave --adapter out.'
+    )
 
 
 def _cast(params: Any, dtypes: Any) -> Any:

@@ -34,7 +34,6 @@ from score_jax.chat import Chat
 from score_jax.config import ConfigError
 from score_jax.methods.plan import Inference
 from score_jax.models import families, lora, transformer, weights
-from score_jax.models.architecture import Execution
 from score_jax.policy import Policy
 from score_jax.spare import Spare
 from score_jax.stopping import Stop
@@ -413,19 +412,8 @@ def make_model(
   Raises:
     ConfigError: if model.attention cannot do this model's.
   """
-  c = config.model
-  execution = Execution(
-    dtype=c.dtype,
-    residual_dtype=c.residual_dtype,
-    # Left open, it belongs to nothing that is trained.
-    remat='none' if c.remat == config_lib.AUTO else c.remat,
-    unroll=c.unroll,
-    mesh=mesh,
-    attention=c.attention,
-  )
   architecture = families.model_config(weights.read_config(folder))
-  programs.check_attention(config, architecture)
-  return transformer.Transformer(architecture, execution)
+  return programs.decoder(config, architecture, mesh)
 
 
 def adapter(config: ConfigDict) -> lora.Lora | None:

@@ -169,17 +169,10 @@ def loss_and_metrics(
       all. Prompts that are read once are not among them.
   """
   trajectory, stage = batch.trajectory, learning.stage
-  reference = jax.lax.stop_gradient(reference)
-  policy = bind(reference, params, learning.lora)
-  if near is not None:
-    near = jax.lax.stop_gradient(near)
-    reference = bind(reference, near, learning.lora)
   read = _reading(learning, trajectory, model.execution.mesh, width)
-  both = functools.partial(_scores, learning, reference, trajectory, read)
-  scores = taught = both(model, policy)
-  if learning.lora is not None and learning.lora.dropout:
-    scores = jax.lax.stop_gradient(scores)
-    taught = both(model, policy, learning.lora.dropout, key)
+  scores, taught = _scores_and_taught(
+    model, learning, params, reference, near, trajectory, read, key
+  )
   turn = trajectory.turn
   taught, weighed = _corrected(learning, batch, scores, taught)
   valid = jnp.ones_like(trajectory.truncated) & objective.taught(stage)
@@ -199,6 +192,26 @@ def loss_and_metrics(
   rows = {'advantage': advantage, 'credit': credit}
   metrics = _metrics(learning, batch, scores, paid, value, rows)
   return loss, metrics | weighed
+
+
+def _scores_and_taught(
+  model, learning, params, reference, near, trajectory, read, key
+) -> tuple[TokenScores, TokenScores]:
+  """Returns the scores of the policy that sampled, and those that are taught.
+
+  They are the same but for an adapter's dropout.
+  """
+  reference = jax.lax.stop_gradient(reference)
+  policy = bind(reference, params, learning.lora)
+  if near is not None:
+    near = jax.lax.stop_gradient(near)
+    reference = bind(reference, near, learning.lora)
+  both = functools.partial(_scores, learning, reference, trajectory, read)
+  scores = both(model, policy)
+  if learning.lora is None or not learning.lora.dropout:
+    return scores, scores
+  taught = both(model, policy, learning.lora.dropout, key)
+  return jax.lax.stop_gradient(scores), taught
 
 
 def _corrected(learning, batch, scores, taught) -> tuple[TokenScores, Metrics]:

@@ -22,37 +22,20 @@ def make_optimizer(
   weight_decay: float,
   clip_norm: float,
 ) -> optax.GradientTransformation:
-  """Returns the optimizer of one stage of `steps` updates."""
+  """Returns the optimizer of one stage of `steps` updates.
+
+  Equal ones are one object, so that their update is compiled once.
+  """
   if schedule == 'constant':
     steps = 0  # Read by none of its rules.
-  return _optimizer(
-    name,
-    learning_rate,
-    schedule,
-    warmup_steps,
-    steps,
-    b1,
-    b2,
-    eps,
-    weight_decay,
-    clip_norm,
-  )
-
-
-@functools.cache  # Equal ones are one object, so their update is compiled once.
-def _optimizer(
-  name,
-  learning_rate,
-  schedule,
-  warmup_steps,
-  steps,
-  b1,
-  b2,
-  eps,
-  weight_decay,
-  clip_norm,
-) -> optax.GradientTransformation:
   rate = _schedule(learning_rate, schedule, warmup_steps, steps)
+  return _rule(name, rate, b1, b2, eps, weight_decay, clip_norm)
+
+
+@functools.cache
+def _rule(
+  name, rate, b1, b2, eps, weight_decay, clip_norm
+) -> optax.GradientTransformation:
   if name == 'sgd':
     rule = optax.sgd(rate)
   elif name == 'adamw':
@@ -102,6 +85,7 @@ def widen(
   return optax.GradientTransformation(init, update)
 
 
+@functools.cache
 def _schedule(rate, schedule, warmup_steps, steps) -> optax.Schedule:
   after = max(1, steps - warmup_steps)
   if schedule == 'linear':

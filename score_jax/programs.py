@@ -235,19 +235,33 @@ def setup(
   Raises:
     ConfigError: if model.attention cannot do this model's.
   """
+  model = decoder(config, architecture, mesh, config.model.param_dtype)
+  return Setup(config, model, instruction)
+
+
+def decoder(
+  config: ConfigDict,
+  architecture: ModelConfig,
+  mesh: Mesh | AbstractMesh,
+  param_dtype: str = 'float32',
+) -> transformer.Transformer:
+  """Returns the decoder of a model as the settings run it.
+
+  Raises:
+    ConfigError: if model.attention cannot do this model's.
+  """
+  check_attention(config, architecture)
   c = config.model
   execution = Execution(
     dtype=c.dtype,
     residual_dtype=c.residual_dtype,
-    param_dtype=c.param_dtype,
+    param_dtype=param_dtype,
     remat=c.remat,
     unroll=c.unroll,
     mesh=mesh,
     attention=c.attention,
   )
-  check_attention(config, architecture)
-  model = transformer.Transformer(architecture, execution)
-  return Setup(config, model, instruction)
+  return transformer.Transformer(architecture, execution)
 
 
 def device_bytes(tree: Any) -> int:
