@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
 import math
@@ -39,12 +38,24 @@ class CheckpointError(RuntimeError):
   """A checkpoint that cannot be written, found or used; the text says why."""
 
 
+@dataclasses.dataclass
+class _Manifest:
+  """What Orbax calls, without a word on the step, when its files are written."""
+
+  folder: Place
+  step: int | None = None
+
+  def __call__(self) -> None:
+    step_files.write_manifest(self.folder, self.step)
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
   """The checkpoints of one stage, as the program that writes them sees them."""
 
   folder: Place
   manager: ocp.CheckpointManager
+  manifest: _Manifest  # Of the save under way.
   report: Callable[[str], None]  # Takes one line for people to read.
   meeting: commits.Meeting | None  # Of the processes, where there are several.
 
@@ -73,10 +84,11 @@ class Checkpoints:
     jax.block_until_ready(state)  # A failed update is not a failed save.
     self.wait()
     with self._writing():
-      there = processes.decide(lambda: steps(self.folder))
+      there = processes.decide(self._tidied)
     if step in there:
       raise CheckpointError(f'Step {step} is in {self.folder} already.')
     items = _items(named(state))
+    self.manifest.step = step
     if self.meeting:
       self.meeting.begin()
     # What fails here on one of several processes, the others do not hear of:
@@ -135,6 +147,13 @@ class Checkpoints:
     finally:
       self.manager.close()
 
+  def _tidied(self) -> list[int]:
+    # A save fails with the first of its threads; others may write on for a
+    # while, and make the folder anew that was deleted on that account.
+    with contextlib.suppress(OSError):  # It writes just now.
+      step_files.remove_unfinished(self.folder)
+    return steps(self.folder)
+
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
     try:
@@ -186,6 +205,7 @@ def open_checkpoints(
     _remove_unfinished(folder)
   except OSError as error:
     raise CheckpointError(f'{folder}: {_reason(error)}.') from error
+  manifest = _Manifest(folder)
   meeting = commits.Meeting() if processes.several() else None
   renamed = meeting and not places.is_bucket(folder)
   options = ocp.CheckpointManagerOptions(
@@ -196,17 +216,14 @@ def open_checkpoints(
       # Runs in the background, on one process, before the step is renamed to
       # its final name: hashing costs no training time, and no step is ever
       # without its manifest.
-      post_finalization_callback=functools.partial(
-        step_files.write_manifest, folder
-      ),
+      post_finalization_callback=manifest,
       # On a disk, so that a folder that cannot be written is refused in `save`;
       # in a bucket each takes several questions, for which nobody waits.
       create_directories_asynchronously=places.is_bucket(folder),
     ),
   )
-  return Checkpoints(
-    folder, ocp.CheckpointManager(folder, options=options), report, meeting
-  )
+  manager = ocp.CheckpointManager(folder, options=options)
+  return Checkpoints(folder, manager, manifest, report, meeting)
 
 
 def is_damaged(folder: Place, step: int, read: Sequence[str] = ITEMS) -> bool:

@@ -54,13 +54,16 @@ def remove_unfinished(folder: Place) -> None:
     places.remove(path)
 
 
-def write_manifest(folder: Place) -> None:
-  """Writes size and digest of each file of the step about to be finished.
+def write_manifest(folder: Place, step: int) -> None:
+  """Writes size and digest of each file of a step about to be finished.
 
   In a bucket a damaged object is one that is not there, or of another size: the
   service compares its checksums itself.
   """
-  (path,) = unfinished(folder)
+  name = str(step)
+  if not places.is_bucket(folder):
+    name = UNFINISHED.replace('*', name)
+  path = folder / name
   manifest = {}
   for item in ITEMS:
     for name in places.below(path / item):

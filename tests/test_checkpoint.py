@@ -410,10 +410,10 @@ def test_an_error_in_the_background_surfaces_once_and_saving_goes_on(
   write_manifest = step_files.write_manifest
   failures = [OSError(5, 'Input/output error')]
 
-  def fail_once(folder):
+  def fail_once(folder, step):
     if failures:
       raise failures.pop()
-    write_manifest(folder)
+    write_manifest(folder, step)
 
   monkeypatch.setattr(step_files, 'write_manifest', fail_once)
   with _open(tmp_path, keep=1) as checkpoints:
@@ -432,15 +432,42 @@ def test_an_error_in_the_background_surfaces_once_and_saving_goes_on(
   assert caplog.records == []
 
 
+@pytest.mark.parametrize('late', [False, True], ids=['before', 'while'])
+def test_what_a_failed_save_still_writes_keeps_no_later_one_from_being_made(
+  tmp_path, monkeypatch, late
+):
+  def still_write():
+    litter = tmp_path / step_files.UNFINISHED.replace('*', '1')
+    (litter / 'params').mkdir(parents=True)
+    (litter / 'params' / 'part').write_bytes(b'late')
+
+  write_manifest = step_files.write_manifest
+
+  def write_beside_it(folder, step):
+    if late and step == 2:
+      still_write()
+    write_manifest(folder, step)
+
+  monkeypatch.setattr(step_files, 'write_manifest', write_beside_it)
+  with _open(tmp_path) as checkpoints:
+    if not late:
+      still_write()
+    for step in (2, 3):
+      checkpoints.save(step, _state(step), {}, 0.0)
+    restored, _ = checkpoints.restore(_target(_state(3)))
+  _assert_same_bits(restored, _state(3))
+  assert sorted(x.name for x in tmp_path.iterdir()) == ['2', '3']
+
+
 def test_a_failed_save_does_not_make_old_steps_immortal(tmp_path, monkeypatch):
   write_manifest = step_files.write_manifest
   calls = []
 
-  def fail_at_third(folder):
+  def fail_at_third(folder, step):
     calls.append(folder)
     if len(calls) == 3:
       raise OSError(5, 'Input/output error')
-    write_manifest(folder)
+    write_manifest(folder, step)
 
   monkeypatch.setattr(step_files, 'write_manifest', fail_at_third)
   with _open(tmp_path, keep=2) as checkpoints:
