@@ -318,9 +318,10 @@ def _check_sampling(config: ConfigDict) -> None:
   cut = sampling.top_k > 0 or sampling.top_p < 1
   refuse(
     cut and not sampling.score_truncated,
-    f'sampling.top_k={sampling.top_k}, sampling.top_p={sampling.top_p} sample '
-    'from another distribution than the update scores; set top_k=0 and '
-    'top_p=1.0, or sampling.score_truncated=True.',
+    f'sampling.top_k={sampling.top_k}, sampling.top_p={sampling.top_p} train '
+    'another distribution than the whole one, for the update scores what is '
+    'sampled from; set top_k=0 and top_p=1.0, or, where that is meant, '
+    'sampling.score_truncated=True.',
   )
   shares = tuple(sampling.compact)
   refuse(

@@ -11,11 +11,14 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+# The model that is trained where none is named.
+BUNDLED = pathlib.Path(__file__).parent / 'assets' / 'arithmetic'
 KL_ESTIMATORS = ('k1', 'k2', 'k3', 'exact')
 BASELINES = ('leave_one_out', 'remax', 'group', 'moving_average', 'none')
 TRUNCATED = ('keep', 'wrong', 'mask')
@@ -132,7 +135,7 @@ def _sampling() -> ConfigDict:
   c.temperature = 1.0  # In training (the paper); a part of the policy.
   c.top_k = 0  # 0 = off. Training refuses it unless score_truncated.
   c.top_p = 1.0  # 1 = off. Training refuses it unless score_truncated.
-  c.score_truncated = False  # Score under the truncated distribution as well.
+  c.score_truncated = False  # Says that the cut distribution is to be trained.
   c.max_prompt_tokens = 16  # A longer prompt is refused, never cut.
   c.max_tokens = (8, 8)  # Per turn, the end token counted.
   # Of a batch, one graded while the next one is sampled; 0 = by memory.
@@ -266,7 +269,7 @@ def _eval() -> ConfigDict:
 
 def _log() -> ConfigDict:
   c = ConfigDict()
-  c.samples_every = 10  # Steps between entries in samples.jsonl.
+  c.samples_every = 10  # Steps between entries in samples.jsonl; 0 = none.
   c.samples = 4  # Trajectories per entry.
   c.tensorboard = True  # Write TensorBoard files beside metrics.jsonl.
   c.report = True  # Write report.html and its figures after each stage.

@@ -231,22 +231,3 @@ def _in_epochs(
     here = epochs == epoch
     chosen[here] = order[place[here] % count]
   return chosen
-
-
-def share(index: np.ndarray, process: int, processes: int) -> np.ndarray:
-  """Returns the rows of a batch that one of several processes holds.
-
-  Args:
-    index: [n], a batch; all processes compute the same one.
-    process: its number, from 0.
-    processes: how many there are; they share the batch without remainder.
-
-  Raises:
-    ConfigError: if they cannot.
-  """
-  if len(index) % processes:
-    raise ConfigError(
-      f'{processes} processes cannot share the {len(index)} problems of a '
-      'batch; set train.trajectories to a multiple of processes x K.'
-    )
-  return np.split(index, processes)[process]

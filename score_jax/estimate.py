@@ -148,13 +148,13 @@ def prepare_moments(setup: Setup) -> list[Moment]:
 def update_moments(setup: Setup) -> list[Moment]:
   """Returns the moments of the update at which its memory may peak."""
   s, config = Sizes(setup), setup.config
-  state, reference, batch = update_program(setup).arguments
+  state, _, batch = update_program(setup).arguments
   whole = adapter(config) is None
   gradient = elements(setup.trained) * 4
   common = {
     'policy': device_bytes(state.params),
     'optimizer': device_bytes(state.opt_state),
-    'reference': device_bytes(reference),
+    'reference': device_bytes(setup.waiting_reference),
     'batch': device_bytes(batch),
     'gradient, summed': gradient if config.train.accumulation > 1 else 0.0,
     'parameters as used': (s.own * s.act if s.casts and whole else 0.0),

@@ -18,7 +18,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from score_jax import fingerprint
+from score_jax import config as config_lib
+from score_jax import files
 from score_jax.config import ConfigError
 
 
@@ -48,12 +49,12 @@ def export(
   """
   import jax
 
-  from score_jax import checkpoint, claims, job, sharding
+  from score_jax import checkpoint, claims, job, programs, sharding
   from score_jax.models import lora, weights
 
   weights.refuse_in_use(out)
   config = _settings(workdir)
-  chosen = job.adapter(config)
+  chosen = programs.adapter(config)
   if adapter:
     _check_adapter(chosen, workdir)
   stage = _stage(config, workdir, stage)
@@ -114,7 +115,7 @@ def _frozen(
     reference: the hash of what was trained on.
     where: the checkpoints.
   """
-  from score_jax import job
+  from score_jax import fingerprint, job
 
   frozen = job.load_base(config, source, model)
   if fingerprint.params_hash(frozen) != reference:
@@ -139,8 +140,6 @@ def _so_far(config: ConfigDict, folder: pathlib.Path) -> str:
 
 def _settings(workdir: pathlib.Path) -> ConfigDict:
   """Returns the settings of a run."""
-  from score_jax import config as config_lib
-  from score_jax import files
 
   path = workdir / 'config.json'
   if not path.exists():
@@ -153,9 +152,7 @@ def _settings(workdir: pathlib.Path) -> ConfigDict:
 
 def _base_folder(config: ConfigDict, given: str) -> str:
   """Returns the base model's folder."""
-  from score_jax import job
-
-  path = given or config.model.path or str(job.BUNDLED)
+  path = given or config.model.path or str(config_lib.BUNDLED)
   if not pathlib.Path(path).is_dir():
     was = '' if given else ', where the run had its base model,'
     raise ConfigError(

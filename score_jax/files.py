@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -33,6 +36,13 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def write_arrays(path: pathlib.Path, **arrays: Any) -> None:
+  """Replaces a file by compressed arrays (.npz); see `write_bytes`."""
+  data = io.BytesIO()
+  np.savez_compressed(data, **arrays)
+  write_bytes(path, data.getvalue())
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -162,6 +162,11 @@ def with_settings(
 
 def peak(setup: Setup, sampler_alone: bool = False) -> float:
   """Returns the bytes of the busiest moment of a step."""
+  return busiest(setup, sampler_alone).total
+
+
+def busiest(setup: Setup, sampler_alone: bool = False) -> Moment:
+  """Returns the moment of a step that needs the most memory."""
   idle = waiting(setup)
   moments = [
     _beside(m, idle - m.parts['parameters'])
@@ -170,7 +175,7 @@ def peak(setup: Setup, sampler_alone: bool = False) -> float:
   moments += [_beside(m, idle) for m in estimate.sampling_moments(setup)]
   if not sampler_alone:
     moments += estimate.update_moments(setup)
-  return estimate.peak(moments).total
+  return estimate.peak(moments)
 
 
 def _beside(moment: Moment, idle: float) -> Moment:
@@ -179,7 +184,8 @@ def _beside(moment: Moment, idle: float) -> Moment:
 
 def waiting(setup: Setup) -> float:
   """Returns the bytes that stay on a device while it samples, unused."""
-  state, reference, _ = programs.update_program(setup).arguments
+  state, *_ = programs.update_program(setup).arguments
+  reference = setup.waiting_reference
   if setup.decoding.copies:  # None of them samples.
     return programs.device_bytes((state, reference))
   used = programs.device_bytes(programs.sample_program(setup).kept)

@@ -11,7 +11,6 @@ is then, whose reward decides which checkpoint is the best.
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import numpy as np
 
 from score_jax import (
   data,
+  files,
   inspection,
   learner,
   phase,
@@ -30,11 +30,12 @@ from score_jax import (
   sharding,
   shards,
 )
-from score_jax.job import adapter, Job
+from score_jax.job import Job
 from score_jax.journal import Journal, say
 from score_jax.methods.plan import Round
 from score_jax.methods.traces import Collected, pack, Trace
 from score_jax.phase import TrainingError
+from score_jax.programs import adapter
 from score_jax.timing import Times
 
 LOOKING = 0.25  # Share of the batches that looks take; each has one at least.
@@ -316,7 +317,4 @@ def _is_seen(name: str) -> bool:
 def _keep(path: pathlib.Path, tokens: np.ndarray, weight: np.ndarray) -> None:
   """Writes the rows of a round, whole or not at all."""
   path.parent.mkdir(exist_ok=True)
-  temporary = path.with_suffix('.unfinished')
-  with open(temporary, 'wb') as file:
-    np.savez_compressed(file, tokens=tokens, weight=weight)
-  os.replace(temporary, path)
+  files.write_arrays(path, tokens=tokens, weight=weight)

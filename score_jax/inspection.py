@@ -6,12 +6,9 @@ nonfinite/<phase>-<step>.jsonl   its rows as text, where they have one
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-import numpy as np
 
 from score_jax import files, processes, shards
 from score_jax.journal import say
@@ -42,7 +39,7 @@ def keep(
     folder = workdir / FOLDER
     try:
       folder.mkdir(exist_ok=True)
-      _write_arrays(folder / f'{name}.npz', whole)
+      files.write_arrays(folder / f'{name}.npz', **whole)
       if texts := list(rows):
         files.write_jsonl(folder / f'{name}.jsonl', texts)
       _make_room(folder)
@@ -52,16 +49,6 @@ def keep(
       say(f'{name}: its batch is kept in {folder}')
 
   processes.decide(write)
-
-
-def _write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
-  temporary = path.with_suffix('.tmp')
-  try:
-    with open(temporary, 'wb') as file:
-      np.savez_compressed(file, **arrays)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def _make_room(folder: pathlib.Path) -> None:

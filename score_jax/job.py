@@ -38,8 +38,6 @@ from score_jax.policy import Policy
 from score_jax.spare import Spare
 from score_jax.stopping import Stop
 
-BUNDLED = pathlib.Path(__file__).parent / 'assets' / 'arithmetic'
-
 # Which stream of random numbers a key belongs to.
 ADAPTER = 1_000_003
 
@@ -83,7 +81,7 @@ class Job:
   def policy_like(self) -> Any:
     """Returns shapes and layout of what is trained."""
     dtype = self.config.model.param_dtype
-    return lora.target(self._model_like, adapter(self.config), dtype)
+    return lora.target(self._model_like, programs.adapter(self.config), dtype)
 
   def base_on_devices(self) -> Any:
     """Returns the reference's parameters, fetched where they lie on the host."""
@@ -92,14 +90,14 @@ class Job:
 
   def start(self) -> Any:
     """Returns what the first stage starts from: the base, or a new adapter."""
-    if adapter(self.config) is None:
+    if programs.adapter(self.config) is None:
       return self.base_on_devices()
     key = jax.random.fold_in(self.root_key(), ADAPTER)
     return lora.init(key, self.policy_like())
 
   def bound(self, params: Any) -> Any:
     """Returns the policy's parameters, of what is trained."""
-    return lora.bind(self.base, params, adapter(self.config))
+    return lora.bind(self.base, params, programs.adapter(self.config))
 
   def prepared(self, params: Any) -> Any:
     """Returns what samplers take: parameters, or a copy to sample from.
@@ -210,7 +208,7 @@ def model_folder(config: ConfigDict) -> str:
       f'{hub}; download it (hf download {hub} --local-dir DIR) and set '
       '--config.model.path=DIR.'
     )
-  path = config.model.path or str(BUNDLED)
+  path = config.model.path or str(config_lib.BUNDLED)
   if not pathlib.Path(path).is_dir():
     bundled = '' if hub else ', or leave it out for the bundled model'
     raise ConfigError(
@@ -260,14 +258,13 @@ def setup(
   _check_length(config, folder, len(ids))
   _check_ids(folder, model.config.vocab_size, words, ids, splits)
   between = sharding.put_whole(mesh, np.array(ids, np.int32))
-  kept = config.sampling
   return Job(
     config=config,
     workdir=workdir,
     stop=stop,
     mesh=mesh,
     model=model,
-    decoding=decoding.Decoding(kept.weights, kept.cache, kept.layout),
+    decoding=programs.decoding_of(config),
     base=base,
     base_hash=base_hash,
     tokenizer=words,
@@ -360,12 +357,8 @@ def _open_graders(
 def _check_length(config: ConfigDict, folder: str, between: int) -> None:
   """Refuses rows that may grow past the positions that a model was made for."""
   most = families.positions(weights.read_config(folder))
-  prompt, attempts = (
-    config.sampling.max_prompt_tokens,
-    sum(config.sampling.max_tokens),
-  )
-  # One more between two attempts: the token that closes one that was cut off.
-  whole = prompt + attempts + (config.turns - 1) * (between + 1)
+  prompt = config.sampling.max_prompt_tokens
+  whole = programs.columns(config, between)
   if whole > most:
     raise ConfigError(
       f'sampling.max_prompt_tokens={prompt}, sampling.max_tokens='
@@ -414,14 +407,6 @@ def make_model(
   """
   architecture = families.model_config(weights.read_config(folder))
   return programs.decoder(config, architecture, mesh)
-
-
-def adapter(config: ConfigDict) -> lora.Lora | None:
-  """Returns the adapter that is trained, or None where all parameters are."""
-  c = config.model.lora
-  if not c.rank:
-    return None
-  return lora.Lora(c.rank, c.alpha, tuple(c.targets), c.dropout)
 
 
 def load_base(

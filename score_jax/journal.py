@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,12 @@ import tqdm
 from score_jax import files, processes
 
 METRICS, SAMPLES = 'metrics.jsonl', 'samples.jsonl'
+
+
+def order(stage: str) -> list[str | int]:
+  """Returns what stages are sorted by: round2 comes before round10."""
+  parts = re.split('([0-9]+)', stage)
+  return [int(x) if x.isdigit() else x for x in parts]
 
 
 def say(text: str) -> None:
@@ -235,7 +242,8 @@ def _rewrite(
   path: pathlib.Path, stage: str, rows: list[dict[str, Any]]
 ) -> None:
   """Replaces the rows of one stage and of those that follow it."""
-  others = [row for row in _rows(path) if row['stage'] < stage]
+  own = order(stage)
+  others = [row for row in _rows(path) if order(row['stage']) < own]
   files.write_jsonl(path, others + rows)
 
 

@@ -153,8 +153,12 @@ def _run(config: ConfigDict, workdir: pathlib.Path) -> None:
 
   compilation.keep(config.compilation.folder, config.compilation.least_seconds)
   processes.connect(os.environ, config.limits.silent_seconds)
-  checks.check(config, jax.device_count(), jax.default_backend())
   from score_jax import run
+  from score_jax.methods import catalogue
+
+  # As it is set, and as the method runs beside others with other rows.
+  for settings in (config, catalogue.on_equal_terms(config)):
+    checks.check(settings, jax.device_count(), jax.default_backend())
 
   sys.exit(run.together(config, workdir, started))
 

@@ -245,7 +245,8 @@ def advantages(
       'moving_average'.
 
   Raises:
-    ValueError: if the rows do not form whole groups.
+    ValueError: if the rows do not form whole groups, or the baseline is none
+      of these.
   """
   rows = len(value)
   if rows % (groups.first * groups.second):
@@ -257,7 +258,12 @@ def advantages(
     return jnp.where(valid, value, 0.0)
   if baseline in ('remax', 'moving_average'):
     return jnp.where(valid, value - given, 0.0)
-  compare = normalized if baseline == 'group' else leave_one_out
+  compare = {'group': normalized, 'leave_one_out': leave_one_out}.get(baseline)
+  if compare is None:
+    raise ValueError(
+      'method.baseline must be leave_one_out, group, remax, moving_average or '
+      f'none; got {baseline!r}.'
+    )
   return _among_siblings(compare, value, valid, groups)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import pathlib
 import sys
 from typing import Any
 
@@ -15,11 +14,10 @@ from score_jax import config as config_lib
 from score_jax.advice import Proposal
 from score_jax.chips import Chip, Slice
 from score_jax.estimate import Cost, Efficiency, Moment, Sizes
+from score_jax.methods import catalogue
 from score_jax.models import families, public, weights
 from score_jax.models.architecture import ModelConfig
 from score_jax.programs import Setup
-
-BUNDLED = pathlib.Path(__file__).parent / 'assets' / 'arithmetic'
 
 
 def architecture(config: ConfigDict, model: str) -> tuple[str, ModelConfig]:
@@ -44,7 +42,7 @@ def architecture(config: ConfigDict, model: str) -> tuple[str, ModelConfig]:
   if found is not None:
     return config.preset, families.model_config(found)
   name = 'the bundled model'
-  return name, families.model_config(weights.read_config(BUNDLED))
+  return name, families.model_config(weights.read_config(config_lib.BUNDLED))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +72,8 @@ class Plan:
 
   @property
   def steps(self) -> int:
-    """Returns the updates of both stages."""
-    train = self.setup.config.train
-    turns = self.setup.config.turns
-    return train.stage1_steps * (turns - 1) + train.stage2_steps
+    """Returns the updates of all phases that the job sees finished."""
+    return sum(x.steps for x in catalogue.chain(self.setup.config))
 
 
 def make(
@@ -106,6 +102,8 @@ def make(
   target = chips.parse(name) if name else None
   found = tpu.devices(name) if target and compile_it else None
   count = _devices(config, target, found)
+  checks.check(config, count, 'tpu' if target else '')
+  config = catalogue.on_equal_terms(config)
   checks.check(config, count, 'tpu' if target else '')
   shape = config_lib.mesh_shape(config, count)
   called, numbers = architecture(config, model)
@@ -187,9 +185,9 @@ def _compile(setup: Setup) -> dict[str, Any]:
 
 def _evaluations(setup: Setup, chip: Chip, efficiency: Efficiency) -> float:
   """Returns the seconds of sampling in all evaluations of a run."""
-  config, train = setup.config, setup.config.train
-  steps = train.stage1_steps * (config.turns - 1) + train.stage2_steps
-  tested = (config.turns + 1) * config.eval.problems
+  config, phases = setup.config, catalogue.chain(setup.config)
+  steps = sum(x.steps for x in phases)
+  tested = (1 + len(phases)) * config.eval.problems
   looks = steps // config.eval.every if config.eval.every else 0
   problems = tested + looks * config.eval.validation_problems
   return problems * estimate.evaluation_seconds(setup, chip, efficiency)

@@ -65,8 +65,7 @@ class Setup:
   @property
   def decoding(self) -> decoding.Decoding:
     """Returns how the model is kept while it samples."""
-    s = self.config.sampling
-    return decoding.Decoding(s.weights, s.cache, s.layout)
+    return decoding_of(self.config)
 
   @property
   def base(self) -> Any:
@@ -81,6 +80,13 @@ class Setup:
     return lora.target(self.base, None, dtype)
 
   @property
+  def waiting_reference(self) -> Any:
+    """Returns of the reference what stays on the devices."""
+    if not self.config.model.reference_on_host:
+      return self.reference
+    return {k: x for k, x in self.reference.items() if k != 'layers'}
+
+  @property
   def trained(self) -> Any:
     """Returns shapes and layout of the policy, or of its adapter."""
     dtype = self.config.model.param_dtype
@@ -92,6 +98,12 @@ def _base(architecture, dtype, mesh) -> Any:
   # Scanned: the parameters are the same, and many layers are traced as one.
   execution = Execution(param_dtype=dtype, mesh=mesh, unroll=False)
   return weights.target(transformer.Transformer(architecture, execution))
+
+
+def decoding_of(config: ConfigDict) -> decoding.Decoding:
+  """Returns how the model is kept while it samples."""
+  s = config.sampling
+  return decoding.Decoding(s.weights, s.cache, s.layout)
 
 
 def adapter(config: ConfigDict) -> lora.Lora | None:
@@ -303,10 +315,10 @@ def sample_program(setup: Setup) -> Program:
   )
   between = _whole(setup.mesh, (setup.instruction,), jnp.int32)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  model, kept = setup.model, setup.decoding
-  params = decoding.like(model, kept, _bound(setup))
+  model, like = setup.model, setup.decoding
+  params = decoding.like(model, like, _bound(setup))
   return Program(
-    sampler.make_sampler(decoding.decoder(model, kept), sampling),
+    sampler.make_sampler(decoding.decoder(model, like), sampling),
     (
       params,
       prompts,

@@ -14,6 +14,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from score_jax import config as config_lib
 from score_jax import job, tasks, tokenizer
 from score_jax import main as main_lib
 from score_jax.chat import Chat
@@ -48,7 +49,7 @@ def show(config: ConfigDict, split: str, count: int) -> Iterator[str]:
   yield f'task      {task.name}, {len(problems):,} problems in {split}'
   yield f'grader    {task.grader}'
   yield from (f'prompts   {note}' for note in words.notes)
-  if folder == str(job.BUNDLED) and task.name != 'arithmetic':
+  if folder == str(config_lib.BUNDLED) and task.name != 'arithmetic':
     yield (
       'tokens    of the bundled model, which knows sums alone: <unknown> stands '
       'for all else; --config.model.path=DIR shows them as your model has them'

@@ -29,10 +29,11 @@ from score_jax import (
   sharding,
   shards,
 )
-from score_jax.job import adapter, Job
+from score_jax.job import Job
 from score_jax.journal import Journal, say
 from score_jax.methods.plan import StagePlan
 from score_jax.phase import TrainingError
+from score_jax.programs import adapter
 from score_jax.timing import Times
 
 # Spans in which tokens are made and learned from.
@@ -145,7 +146,8 @@ class Stage:
       record['reward'] = float((reward.mean(axis=0) * weights).sum())
       tokens = sum(metrics[f'tokens_t{t + 1}'] for t in range(len(weights)))
       record['tokens_per_second'] = tokens * len(reward) / times.spent(*WORK)
-      if step % max(1, job.config.log.samples_every) == 0:
+      every = job.config.log.samples_every
+      if every and step % every == 0:
         journal.samples([*_samples(job, graded, reward, of_rows)])
       if record['skipped']:
         _keep_batch(self, step, graded, reward, of_rows)

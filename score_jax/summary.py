@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from score_jax import config as config_lib
-from score_jax import decoding, programs
+from score_jax import decoding, fitting, programs
 from score_jax import job as job_lib
 from score_jax.methods.plan import Phase, StagePlan
 
@@ -20,8 +19,8 @@ def describe(job: job_lib.Job, plans: list[Phase]) -> str:
   each = config_lib.samples_per_problem(config)
   rows = config.train.trajectories
   problems = rows // each
-  between = sum(len(i) for i in job.instructions)
-  longest = s.max_prompt_tokens + sum(s.max_tokens) + between
+  setup = _setup(job)
+  longest = programs.columns(config, setup.instruction)
   second = ''
   if s.second_attempts > 1:
     second = f' ({s.first_attempts} first x {s.second_attempts} second)'
@@ -56,7 +55,7 @@ def describe(job: job_lib.Job, plans: list[Phase]) -> str:
       f'sampling  weights {kept.weights}, cache {kept.cache}, layout '
       f'{kept.layout}'
     )
-  lines.append(f'memory    {_memory(job, rows, longest)}')
+  lines.append(f'memory    {_memory(setup)}')
   return '\n'.join(lines)
 
 
@@ -100,44 +99,32 @@ def _trained(job: job_lib.Job) -> str:
   )
 
 
-def _memory(job: job_lib.Job, rows: int, longest: int) -> str:
-  """Returns bytes by part, over all devices; what XLA adds is not in it."""
-  c, model = job.model.config, job.config.model
-  size = {
-    name: jnp.dtype(model[name]).itemsize for name in model if 'dtype' in name
-  }
-  trained, adapted = (
-    _count(job.policy_like()),
-    programs.adapter(job.config) is not None,
-  )
-  cache = 2 * c.layers * rows * longest * c.kv_heads * c.head_dim
-  logits = min(model.logits_chunk, rows * longest) * c.vocab_size * 4
-  where = (
-    'reference (layers on host)' if model.reference_on_host else 'reference'
-  )
-  parts = {
-    'adapter' if adapted else 'policy': trained * size['param_dtype'],
-    where: _count(job.base) * size['reference_dtype'],
-    'optimizer': _optimizer_bytes(job),
-    'gradient': trained * 4,
-    'cache': cache * size['dtype'],
-    'logits': logits,
-  }
-  return ', '.join(f'{name} {_bytes(n)}' for name, n in parts.items())
+def _setup(job: job_lib.Job) -> programs.Setup:
+  """Returns what is planned for this job."""
+  instruction = max(map(len, job.instructions), default=0)
+  return programs.setup(job.config, job.model.config, job.mesh, instruction)
 
 
-def _optimizer_bytes(job: job_lib.Job) -> int:
-  """Returns those of the moments and the masters."""
-  model = job.config.model
-  moments = {'adam': 2, 'adamw': 2, 'sgd': 0}[job.config.optimizer.name]
-  master = model.param_dtype != 'float32' and model.master_weights
-  return _count(job.policy_like()) * (moments + master) * 4
+SHOWN = 6  # Parts of the memory that have a name of their own in one line.
+
+
+def _memory(setup: programs.Setup) -> str:
+  """Returns what the busiest moment of a step needs, as `--plan` has it."""
+  busiest = fitting.busiest(setup)
+  parts = sorted(busiest.parts.items(), key=lambda part: -part[1])
+  words = [f'{name} {_bytes(n)}' for name, n in parts[:SHOWN] if n]
+  if rest := sum(n for _, n in parts[SHOWN:]):
+    words.append(f'others {_bytes(rest)}')
+  return (
+    f'about {_bytes(busiest.total)} of a device at most, in the '
+    f'{busiest.program} ({busiest.name}): {", ".join(words)}'
+  )
 
 
 def checkpoint_bytes(job: job_lib.Job) -> int:
   """Returns those of one checkpoint, before it is compressed."""
-  each = jnp.dtype(job.config.model.param_dtype).itemsize
-  return _count(job.policy_like()) * each + _optimizer_bytes(job)
+  state, *_ = programs.update_program(_setup(job)).arguments
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
 
 
 def _bytes(count: float) -> str:

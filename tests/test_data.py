@@ -218,16 +218,3 @@ def test_one_task_alone_takes_its_problems_in_turn():
   np.testing.assert_array_equal(
     encoded.batch(3, 2, 4), data.batch_indices(5, 3, 2, 4)
   )
-
-
-@pytest.mark.parametrize('processes', [1, 2, 4])
-def test_processes_share_a_batch_without_gap_or_overlap(processes):
-  batch = data.batch_indices(50, 0, 3, 8)
-  shares = [data.share(batch, p, processes) for p in range(processes)]
-  assert {len(share) for share in shares} == {8 // processes}
-  np.testing.assert_array_equal(np.concatenate(shares), batch)
-
-
-def test_processes_that_cannot_share_a_batch_are_refused():
-  with pytest.raises(ConfigError, match='3 processes cannot share the 8'):
-    data.share(np.arange(8), 0, 3)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import runs as small
 
-from score_jax import checkpoint, export, job
+from score_jax import checkpoint, export
+from score_jax import config as config_lib
 from score_jax.models import families, weights
 from score_jax.models.architecture import Execution
 from score_jax.models.transformer import Transformer
@@ -66,7 +67,7 @@ def test_what_was_trained_on_other_devices_comes_out_bit_for_bit(
     name = '/'.join(key.key for key in path)
     assert np.asarray(leaf).tobytes() == saved[name]
   for name in ('tokenizer.json', 'tokenizer_config.json'):
-    assert (out / name).read_bytes() == (job.BUNDLED / name).read_bytes()
+    assert (out / name).read_bytes() == (config_lib.BUNDLED / name).read_bytes()
 
 
 def test_a_stage_that_is_not_finished_is_said_to_be_so(
@@ -101,7 +102,7 @@ def test_a_base_model_that_has_moved_is_asked_for(workdir, tmp_path, command):
     'a folder; give that of the base model by --model.\n',
   )
   assert not out.exists()
-  code, _ = command(workdir=workdir, out=out, model=job.BUNDLED)
+  code, _ = command(workdir=workdir, out=out, model=config_lib.BUNDLED)
   assert code == 0
 
 

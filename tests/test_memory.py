@@ -11,7 +11,8 @@ import pytest
 import tiny
 from flax.traverse_util import flatten_dict
 
-from score_jax import checkpoint, job, learner, optimizers, sampler, sharding
+from score_jax import checkpoint, learner, optimizers, sampler, sharding
+from score_jax import config as config_lib
 from score_jax.learner import Batch
 from score_jax.models import families, transformer, weights
 from score_jax.models.architecture import Execution
@@ -214,9 +215,9 @@ def test_a_stage_starts_from_the_masters_of_the_one_before(
 
 def read_base():
   """Returns {name: float32 array} of the bundled model."""
-  hf = weights.read_config(job.BUNDLED)
+  hf = weights.read_config(config_lib.BUNDLED)
   model = transformer.Transformer(families.model_config(hf), Execution())
-  flat = flatten_dict(weights.load(job.BUNDLED, weights.target(model)))
+  flat = flatten_dict(weights.load(config_lib.BUNDLED, weights.target(model)))
   return {'/'.join(path): np.asarray(x) for path, x in flat.items()}
 
 

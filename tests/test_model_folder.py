@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from score_jax import files, job
+from score_jax import config as config_lib
+from score_jax import files
 from score_jax.models import tensor_files
 
 POINTER = (
@@ -20,7 +21,7 @@ PAGE = '<!doctype html>\n<html><title>Sign in</title></html>\n'
 @pytest.fixture
 def folder(tmp_path):
   """A copy of the bundled model."""
-  return shutil.copytree(job.BUNDLED, tmp_path / 'model')
+  return shutil.copytree(config_lib.BUNDLED, tmp_path / 'model')
 
 
 @pytest.fixture

@@ -98,6 +98,11 @@ def test_without_a_baseline_the_advantage_is_the_return():
   np.testing.assert_allclose(found, [[1, 50], [2, 0]])
 
 
+def test_an_unknown_baseline_is_refused():
+  with pytest.raises(ValueError, match="got 'mean'"):
+    advantages(np.zeros((4, 2)), Groups(4, 1), baseline='mean')
+
+
 def test_a_masked_attempt_earns_nothing_and_is_no_baseline():
   value = [[1, 1], [2, 2], [6, 6], [90, 90]]
   valid = [[True, True], [True, True], [True, False], [False, True]]

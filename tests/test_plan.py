@@ -27,9 +27,11 @@ from score_jax import (
   sharding,
   tpu,
 )
+from score_jax import config as config_lib
 from score_jax.chips import GIB
 from score_jax.config import ConfigError
 from score_jax.estimate import Cost, Efficiency
+from score_jax.methods import catalogue
 from score_jax.models import families, public, weights
 
 # What the hub's pages of the checkpoints say of their safetensors.
@@ -454,6 +456,27 @@ def a_plan(**changes):
   )
 
 
+@pytest.mark.parametrize(
+  ('job', 'steps', 'tested'),
+  [('score', 5, 3), ('stage1', 2, 2), ('evaluate', 0, 1)],
+)
+def test_the_updates_and_evaluations_are_those_of_the_job(job, steps, tested):
+  given = {'train.stage1_steps': 2, 'train.stage2_steps': 3, 'eval.every': 0}
+  config = settings(**given, **{'eval.problems': 100})
+  config.job = job
+  made = planning.make(config, 'gemma2_2b', 'v5e:4x4', False, 64, Efficiency())
+  assert made.steps == steps
+  each = estimate.evaluation_seconds(made.setup, made.target.chip, Efficiency())
+  assert made.times.evaluations == pytest.approx(100 * tested * each)
+
+
+def test_a_method_is_planned_as_it_runs_beside_the_others():
+  config = settings(**{'train.trajectories': 512, 'method.name': 'score_remax'})
+  made = planning.make(config, 'gemma2_2b', 'v5e:4x4', False, 64, Efficiency())
+  wanted = catalogue.on_equal_terms(config).train.trajectories
+  assert made.setup.config.train.trajectories == wanted < 512
+
+
 def test_a_page_fits_a_terminal_and_its_record_is_json():
   made = a_plan(**{'model.dtype': 'bfloat16'})
   page = plan_page.page(made, Efficiency())
@@ -485,7 +508,7 @@ def test_the_model_is_the_flags_then_the_presets_then_the_bundled_one():
   assert planning.architecture(config, '')[1].width == 2048
   with config.unlocked():
     config.preset = 'arithmetic'
-  bundled = families.model_config(weights.read_config(planning.BUNDLED))
+  bundled = families.model_config(weights.read_config(config_lib.BUNDLED))
   assert planning.architecture(config, '') == ('the bundled model', bundled)
 
 

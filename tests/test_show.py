@@ -7,13 +7,14 @@ import pytest
 from runs import ROOT
 
 from configs import presets
-from score_jax import job, show, tokenizer
+from score_jax import config as config_lib
+from score_jax import show, tokenizer
 from score_jax.config import ConfigError
 
 
 @pytest.fixture(scope='module')
 def words():
-  return tokenizer.load(str(job.BUNDLED))
+  return tokenizer.load(str(config_lib.BUNDLED))
 
 
 def _config(tmp_path, lines, **settings):

@@ -28,7 +28,7 @@ from tiny_tokenizers import (
 )
 from tokenizers import processors
 
-from score_jax import checks, job, tokenizer
+from score_jax import checks, tokenizer
 from score_jax import config as config_lib
 from score_jax.chat import Chat, served
 from score_jax.config import ConfigError
@@ -521,7 +521,7 @@ def test_an_attempts_text_leaves_out_the_token_that_ended_it(folder_of):
 
 
 def test_the_bundled_model_reads_plain_prompts_as_it_always_did():
-  words = tokenizer.load(str(job.BUNDLED), AUTO)
+  words = tokenizer.load(str(config_lib.BUNDLED), AUTO)
   # <pad> 0, <end> 1, then digits from 3; see tokenizer.json.
   assert words.prompts(['123+456=']) == [[4, 5, 6, 13, 7, 8, 9, 14]]
   assert words.between(arithmetic.INSTRUCTION) == [

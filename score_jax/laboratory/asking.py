@@ -15,7 +15,6 @@ Letters: N problems, K samples of a problem, T turns.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_jax import data, rollout, train
+from score_jax import data, files, rollout, train
 from score_jax.budget import Samples
 from score_jax.config import ConfigError
 from score_jax.job import Job
@@ -252,16 +251,13 @@ def _write(plan: Plan, question: str, found: Samples) -> None:
           codes[n, k, t] = known.setdefault(answer, len(known))
   path = _path(plan, question)
   path.parent.mkdir(exist_ok=True)
-  temporary = path.with_suffix('.unfinished')
-  with open(temporary, 'wb') as file:
-    np.savez_compressed(
-      file,
-      answers=codes,
-      right=found.right,
-      tokens=found.tokens.astype(np.int32),
-      about=np.array(json.dumps(_about(plan, question))),
-    )
-  os.replace(temporary, path)
+  files.write_arrays(
+    path,
+    answers=codes,
+    right=found.right,
+    tokens=found.tokens.astype(np.int32),
+    about=np.array(json.dumps(_about(plan, question))),
+  )
 
 
 def _read(plan: Plan, question: str) -> Samples | None:

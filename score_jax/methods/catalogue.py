@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from ml_collections import ConfigDict
@@ -196,5 +197,5 @@ def _rows(config: ConfigDict, changed: ConfigDict) -> int:
     each += 1 + group * (changed.turns - 1)
   elif changed.turns == config.turns:
     return config.train.trajectories
-  parts = config.train.accumulation or 1
+  parts = math.lcm(config.train.accumulation or 1, s.parts or 1)
   return max(1, round(before / each / parts)) * parts * group

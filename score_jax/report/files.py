@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from score_jax import config as config_lib
+from score_jax import journal
 
 OUTCOMES = ('right', 'wrong', 'unparsed', 'timeout', 'error')
 ANEW = ' Delete it, and the command of the run evaluates anew.'
@@ -148,8 +149,8 @@ def bounds(summary: dict[str, Any], name: str) -> tuple[float, float]:
   return _number(pair[0]), _number(pair[1])
 
 
-def _age(checkpoint: str) -> tuple[bool, str]:
-  return checkpoint != 'base', checkpoint
+def _age(checkpoint: str) -> tuple[bool, list[str | int]]:
+  return checkpoint != 'base', journal.order(checkpoint)
 
 
 def _turns(metrics: dict[str, Any]) -> int:

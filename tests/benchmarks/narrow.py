@@ -81,15 +81,16 @@ def main() -> None:
   import numpy as np
   import tiny_checkpoints
 
-  from score_jax import job, tokenizer
+  from score_jax import config as config_lib
+  from score_jax import tokenizer
   from score_jax.chat import Chat
 
   draw = np.random.default_rng(0).integers
-  words = tokenizer.load(str(job.BUNDLED), Chat('auto', '', False))
+  words = tokenizer.load(str(config_lib.BUNDLED), Chat('auto', '', False))
   asked = [f'{a}+{b}=' for a, b in draw(100, 1000, (256, 2))]
   rows = words.prompts(asked)
   between = words.between('\nThere may be an error:\n')
-  measure('the bundled model', job.BUNDLED, rows, between, (5, 5))
+  measure('the bundled model', config_lib.BUNDLED, rows, between, (5, 5))
   for case in tiny_checkpoints.FAMILIES:
     with tempfile.TemporaryDirectory() as folder:
       tiny_checkpoints.build(case, 'float32').save_pretrained(folder)
