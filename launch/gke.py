@@ -16,7 +16,7 @@ from typing import Any
 
 from launch import manifest, retry, shell, slices
 from launch.errors import LaunchError
-from launch.settings import Settings
+from launch.settings import last, Settings
 from launch.shell import Command, command, File, say, Step
 from launch.tpu import FOLDER
 
@@ -133,6 +133,7 @@ def _pod(settings: Settings, wanted: slices.Slice) -> dict[str, Any]:
       {'key': key, 'operator': 'Exists', 'effect': 'NoSchedule'}
       for key in tolerated
     ],
+    **_volumes(settings),
     'containers': [
       {
         'name': 'score',
@@ -143,12 +144,30 @@ def _pod(settings: Settings, wanted: slices.Slice) -> dict[str, Any]:
           for variable in variables(wanted)
         ],
         'ports': [{'containerPort': PORT}],
+        **_mounts(settings),
         'resources': {
           'limits': {'google.com/tpu': wanted.chips // wanted.hosts}
         },
       }
     ],
   }
+
+
+def _volumes(settings: Settings) -> dict[str, Any]:
+  """Returns of a pod where the work directory is kept, if that is somewhere."""
+  if not settings.claim:
+    return {}
+  source = {'persistentVolumeClaim': {'claimName': settings.claim}}
+  return {'volumes': [{'name': 'runs', **source}]}
+
+
+def _mounts(settings: Settings) -> dict[str, Any]:
+  """Returns of a container where it sees that."""
+  if not settings.claim:
+    return {}
+  where = last(settings.arguments, 'workdir')
+  path = '/'.join(where.split('/')[:3])  # /mnt/runs of /mnt/runs/one.
+  return {'volumeMounts': [{'name': 'runs', 'mountPath': path}]}
 
 
 def variables(wanted: slices.Slice) -> tuple[str, ...]:

@@ -75,6 +75,12 @@ class Settings:
   image: str = _set('', 'A container image that launch/Dockerfile made.', 'gke')
   context: str = _set('', 'Of kubectl, if it is not the current one.', 'gke')
   namespace: str = _set('default', 'Where the JobSet is created.', 'gke')
+  claim: str = _set(
+    '',
+    'A PersistentVolumeClaim that all hosts may write; it is mounted where the '
+    'work directory lies: at /mnt/runs for --workdir=/mnt/runs/one.',
+    'gke',
+  )
   nodes: int = _set(1, 'Machines.', 'slurm')
   gpus: int = _set(0, 'GPUs of each node; one process each.', 'slurm')
   partition: str = _set('', "As sbatch has it; '': its default.", 'slurm')
@@ -182,8 +188,26 @@ def _check_values(settings: Settings) -> None:
   for text in vars(settings).values():
     if isinstance(text, str) and not text.isprintable():
       raise LaunchError(f'{text!r} has characters that cannot be printed.')
+  if settings.module == 'score_jax.main':
+    _check_job(settings)
   if settings.target in CLOUD:
     _check_cloud(settings)
+
+
+def _check_job(settings: Settings) -> None:
+  """Refuses what the job would refuse on machines that are paid for."""
+  recipe = last(settings.arguments, 'config').partition(':')[0]
+  if recipe and not (ROOT / recipe).is_file():
+    known = [f'configs/{x.name}' for x in (ROOT / 'configs').glob('*.py')]
+    raise LaunchError(
+      f'--config={recipe} is no file of this folder{nearest(recipe, known)}.'
+    )
+  bucket = last(settings.arguments, CHECKPOINTS)
+  if '://' in bucket and not bucket.startswith('gs://'):
+    raise LaunchError(
+      f'--{CHECKPOINTS}={bucket} is no bucket of Google Cloud Storage; give '
+      'gs://BUCKET/FOLDER, or a folder.'
+    )
 
 
 def _check_cloud(settings: Settings) -> None:
@@ -195,6 +219,12 @@ def _check_cloud(settings: Settings) -> None:
     )
   where = last(settings.arguments, 'workdir')
   if where.startswith('/mnt/'):
+    if settings.target == 'gke' and not settings.claim:
+      raise LaunchError(
+        f'--workdir={where} is on the disk of a pod, which goes with it; give '
+        '--claim=NAME, a PersistentVolumeClaim that all hosts may write '
+        '(ReadWriteMany), which is mounted there.'
+      )
     return
   wanted = slices.SLICES.get(settings.slice)
   kept = last(settings.arguments, CHECKPOINTS).startswith('gs://')

@@ -172,8 +172,11 @@ def _laid_out(mesh, axes, x, table) -> jax.Array:
 @functools.lru_cache
 def _names(model: Transformer) -> dict[tuple[str, ...], tuple]:
   """Returns the axis names of each parameter of a model, by its path."""
-  # Scanned: the names are the same, and many layers are traced as one.
-  execution = dataclasses.replace(model.execution, unroll=False)
+  # Names are the same with layers scanned, which are traced as one, and with
+  # plain attention, which asks for no platform.
+  execution = dataclasses.replace(
+    model.execution, unroll=False, attention='plain'
+  )
   init = model.clone(execution=execution).init
   tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
   boxed = jax.eval_shape(init, jax.random.key(0), tokens)['params']

@@ -471,7 +471,13 @@ def test_the_updates_and_evaluations_are_those_of_the_job(job, steps, tested):
 
 
 def test_a_method_is_planned_as_it_runs_beside_the_others():
-  config = settings(**{'train.trajectories': 512, 'method.name': 'score_remax'})
+  config = settings(
+    **{
+      'train.trajectories': 512,
+      'method.name': 'score_remax',
+      'mesh.fsdp': 16,
+    }
+  )
   made = planning.make(config, 'gemma2_2b', 'v5e:4x4', False, 64, Efficiency())
   wanted = catalogue.on_equal_terms(config).train.trajectories
   assert made.setup.config.train.trajectories == wanted < 512
@@ -716,9 +722,16 @@ def test_an_update_of_long_rows_takes_less_memory_with_a_kernel():
   assert peaks['splash'] < 0.75 * peaks['plain']
 
 
-def test_a_page_says_by_what_rows_attend():
-  config = settings(**{'model.attention': 'splash', 'mesh.fsdp': 1})
-  made = planning.make(config, 'llama3_1b', '', False, 4, Efficiency())
+@pytest.mark.parametrize('target', ['', 'v5e:2x4'])
+def test_a_page_says_by_what_rows_attend(target):
+  config = settings(
+    **{
+      'model.attention': 'splash',
+      'mesh.fsdp': 8 if target else 1,
+      'sampling.layout': config_lib.AUTO,
+    }
+  )
+  made = planning.make(config, 'llama3_1b', target, False, 4, Efficiency())
   assert 'attention splash' in ' '.join(
     plan_page.page(made, Efficiency()).split()
   )

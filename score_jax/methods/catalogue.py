@@ -197,5 +197,9 @@ def _rows(config: ConfigDict, changed: ConfigDict) -> int:
     each += 1 + group * (changed.turns - 1)
   elif changed.turns == config.turns:
     return config.train.trajectories
+  # Whole groups in every part, and as many rows on every device.
   parts = math.lcm(config.train.accumulation or 1, s.parts or 1)
-  return max(1, round(before / each / parts)) * parts * group
+  mesh = config.mesh
+  shards = math.prod(x for x in (mesh.data, mesh.fsdp) if x > 0)
+  groups = parts * shards // math.gcd(shards, group)
+  return max(1, round(before / each / groups)) * groups * group

@@ -20,6 +20,7 @@ HARD = (
 )
 JOB = ('--config=configs/stage2.py:gemma2_2b_math',)
 LOCAL = (*JOB, '--workdir=runs/gemma')
+KEPT = (*LOCAL, '--config.checkpoint.folder=gs://b/gemma')
 MOUNTED = (*JOB, '--workdir=/mnt/bucket/gemma')
 CASES = {
   'local': (
@@ -43,11 +44,11 @@ CASES = {
   'gke': (
     *('--target=gke', '--slice=v6e:8x8', '--spot', '--grace=25'),
     *('--image=us-docker.pkg.dev/p/r/score:1', '--context=c', '--namespace=n'),
-    *('--', *MOUNTED, *HARD),
+    *('--claim=shared', '--', *MOUNTED, *HARD),
   ),
   'gke_detached': (
     *('--target=gke', '--slice=v5e:2x4', '--detach', '--image=score'),
-    *('--setup=echo "$(hostname)"', '--', *MOUNTED),
+    *('--setup=echo "$(hostname)"', '--', *KEPT),
   ),
   'slurm': (
     *('--target=slurm', '--nodes=4', '--gpus=8', '--partition=long'),

@@ -87,6 +87,7 @@ def make(folder):
   shutil.copytree(
     ROOT / 'launch', root / 'launch', ignore=shutil.ignore_patterns('__py*')
   )
+  shutil.copytree(ROOT / 'configs', root / 'configs')
   (root / 'tiny.py').write_text(TINY)
   (root / 'requirements.txt').write_text('jax==0.10.2  # via nobody\n')
   identity = ('-c', 'user.name=a', '-c', 'user.email=a@b.c')

@@ -255,7 +255,7 @@ def test_a_dry_run_needs_no_tool_and_leaves_no_file(launches):
     code, _, errors = launches.run('--dry-run', *goldens.CASES[name])
     assert (code, errors) == (0, '')
   assert {p.name for p in launches.root.iterdir()} == {
-    *('.git', 'launch', 'tiny.py', 'requirements.txt')
+    *('.git', 'configs', 'launch', 'tiny.py', 'requirements.txt')
   }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 SETTINGS = (
   *('--target=gke', '--slice=v5e:4x4', '--image=score', '--poll=0.05'),
-  *('--namespace=n', '--', '--workdir=/mnt/bucket/run'),
+  *('--namespace=n', '--claim=c', '--', '--workdir=/mnt/bucket/run'),
 )
 EXISTS = {
   'code': 1,

@@ -68,6 +68,20 @@ MOUNTED = ('--', '--workdir=/mnt/b/r')
       ],
       'of one host, any folder does with --config.checkpoint.folder=gs://BUCK',
     ),
+    (
+      ['--target=gke', '--slice=v5e:4x4', *MOUNTED],
+      '--workdir=/mnt/b/r is on the disk of a pod, which goes with it; give '
+      '--claim=NAME',
+    ),
+    (
+      ['--target=local', '--', '--config=configs/stage3.py'],
+      '--config=configs/stage3.py is no file of this folder (did you mean '
+      'configs/stage',
+    ),
+    (
+      ['--target=local', '--', '--config.checkpoint.folder=s3://b/x'],
+      '--config.checkpoint.folder=s3://b/x is no bucket of Google Cloud',
+    ),
     (  # Four hosts, which have to see one another's files.
       [
         *('--target=gke', '--slice=v5e:4x4', '--', '--workdir=runs/x'),
@@ -92,9 +106,12 @@ def test_a_bad_setting_is_told_with_its_value_and_a_remedy(arguments, text):
       '--slice=v5e:4x4 has 4 hosts; take --target=tpu-pod.',
     ),
     (['--target=tpu-vm', '--slice=v5e:2x4'], '--zone is missing, as --zone='),
-    (['--target=gke', '--slice=v5e:2x4'], '--image is missing: a container'),
     (
-      ['--target=gke', '--slice=v5e:4x5', '--image=i'],
+      ['--target=gke', '--slice=v5e:2x4', '--claim=c'],
+      '--image is missing: a container',
+    ),
+    (
+      ['--target=gke', '--slice=v5e:4x5', '--image=i', '--claim=c'],
       '--slice: v5e is rented as 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16; '
       "got 'v5e:4x5' (did you mean v5e:4x",
     ),

@@ -55,6 +55,10 @@ spec:
                 - key: "cloud.google.com/gke-spot"
                   operator: "Exists"
                   effect: "NoSchedule"
+              volumes:
+                - name: "runs"
+                  persistentVolumeClaim:
+                    claimName: "shared"
               containers:
                 - name: "score"
                   image: "us-docker.pkg.dev/p/r/score:1"
@@ -75,6 +79,9 @@ spec:
                       value: "auto"
                   ports:
                     - containerPort: 8471
+                  volumeMounts:
+                    - name: "runs"
+                      mountPath: "/mnt/bucket"
                   resources:
                     limits:
                       google.com/tpu: 4

@@ -64,7 +64,8 @@ spec:
                     - "-m"
                     - "score_jax.main"
                     - "--config=configs/stage2.py:gemma2_2b_math"
-                    - "--workdir=/mnt/bucket/gemma"
+                    - "--workdir=runs/gemma"
+                    - "--config.checkpoint.folder=gs://b/gemma"
                   env:
                     - name: "SCORE_STOPPED_CODE"
                       value: "75"
