@@ -91,5 +91,5 @@ def get(name: str) -> Slice:
     )
   raise LaunchError(
     f'--slice: {kind} is rented as {", ".join(KINDS[kind].shapes)}; got '
-    f'{name!r}{nearest(name, SLICES)}.'
+    f'{name!r}.'
   )

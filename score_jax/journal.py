@@ -234,6 +234,20 @@ def figures(row: dict[str, Any]) -> str:
   return '  '.join(parts)
 
 
+def last(workdir: pathlib.Path, stage: str) -> dict[str, Any] | None:
+  """Returns the metrics of a stage's last step, or None if there are none."""
+  rows = [row for row in _rows(workdir / METRICS) if row['stage'] == stage]
+  return rows[-1] if rows else None
+
+
+def amend(workdir: pathlib.Path, stage: str, more: dict[str, Any]) -> None:
+  """Adds to the metrics of a stage's last step, which there is."""
+  rows = _rows(workdir / METRICS)
+  (last, *_) = [row for row in rows[::-1] if row['stage'] == stage]
+  last |= more
+  files.write_jsonl(workdir / METRICS, rows)
+
+
 def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
   return files.read_jsonl(path)[0] if path.exists() else []
 

@@ -329,7 +329,9 @@ def _update(model, optimizer, learning, state, reference, batch, near=None):
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   norm = optax.tree.norm(grads)
-  finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+  # A finite gradient may make an update that is not, where Adam divides by 0.
+  sizes = jnp.stack([loss, norm, optax.tree.norm(updates)])
+  finite = jnp.all(jnp.isfinite(sizes))
 
   def keep(new, old):
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)

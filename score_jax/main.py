@@ -1,7 +1,10 @@
 """Flags in, a job out.
 
-python -m score_jax.main --config=configs/stage2.py [--workdir=DIR]
+python -m score_jax.main --config=configs/stage2.py[:PRESET] [--workdir=DIR]
   [--config.some.setting=value ...]
+
+Without arguments both stages are trained on the bundled model and task. All
+settings are in score_jax/config.py, presets in configs/presets.py and models.py.
 """
 
 from __future__ import annotations
@@ -65,7 +68,11 @@ def parse(argv: Sequence[str]) -> list[str]:
     hint = config_lib.nearest(error.flagname, ('config', 'workdir'))
     return _fail(f'--{error.flagname} is not a flag{hint}; see --help.')
   except OSError as error:
-    remedy = f'--config: {_last_line(error)}; give a file of configs/.'
+    there = sorted(x.name for x in DEFAULT.parent.glob('*.py'))
+    remedy = (
+      f'--config: {_last_line(error)}; give a file of configs/, which holds '
+      f'{", ".join(there)}.'
+    )
     return _fail(_blame(error) or remedy)
   except AttributeError as error:  # No get_config, or None from it.
     return _fail(_blame(error) or NO_SETTINGS)
@@ -153,9 +160,10 @@ def _run(config: ConfigDict, workdir: pathlib.Path) -> None:
 
   compilation.keep(config.compilation.folder, config.compilation.least_seconds)
   processes.connect(os.environ, config.limits.silent_seconds)
-  from score_jax import run
+  from score_jax import job, run
   from score_jax.methods import catalogue
 
+  job.model_folder(config)  # A mesh says little to who has no weights yet.
   # As it is set, and as the method runs beside others with other rows.
   for settings in (config, catalogue.on_equal_terms(config)):
     checks.check(settings, jax.device_count(), jax.default_backend())

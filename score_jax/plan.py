@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from score_jax import main as main_lib
-from score_jax.config import ConfigError
+from score_jax.config import ConfigError, refuse
 
 _SLICE = flags.DEFINE_string(
   'slice', '', "TPU to plan for, as v5e:4x4; '' = none."
@@ -52,8 +52,9 @@ def main(argv: Sequence[str]) -> None:
   from score_jax import files, plan_page, planning
   from score_jax.estimate import Efficiency
 
-  efficiency = Efficiency(**{k: flag.value for k, flag in SHARES.items()})
   try:
+    efficiency = Efficiency(**{k: _share(flag) for k, flag in SHARES.items()})
+    _check_out()
     plan = planning.make(
       flags.FLAGS.config,
       _MODEL.value,
@@ -69,6 +70,28 @@ def main(argv: Sequence[str]) -> None:
   print(plan_page.page(plan, efficiency))
   if _OUT.value:
     files.write_json(pathlib.Path(_OUT.value), plan_page.record(plan))
+
+
+def _share(flag: flags.FlagHolder) -> float:
+  """Returns the value of a flag that is a share of something.
+
+  Raises:
+    ConfigError: if it is none.
+  """
+  refuse(
+    not 0 < flag.value <= 1,
+    f'--{flag.name} is a share, above 0 and at most 1; got {flag.value:g}.',
+  )
+  return flag.value
+
+
+def _check_out() -> None:
+  """Refuses a file that cannot be written, before anything is compiled."""
+  folder = pathlib.Path(_OUT.value).parent
+  refuse(
+    bool(_OUT.value) and not folder.is_dir(),
+    f'--out={_OUT.value}: {folder} is no folder; make it first.',
+  )
 
 
 if __name__ == '__main__':

@@ -19,6 +19,8 @@ from score_jax.models import families, public, weights
 from score_jax.models.architecture import ModelConfig
 from score_jax.programs import Setup
 
+UNPLANNED = ('pretrain', 'evaluate')
+
 
 def architecture(config: ConfigDict, model: str) -> tuple[str, ModelConfig]:
   """Returns the model's name and its numbers, from no weights.
@@ -99,6 +101,11 @@ def make(
   Raises:
     ConfigError: if the settings cannot run, or something is not known.
   """
+  config_lib.refuse(
+    config.job in UNPLANNED,
+    f'job={config.job} is not planned, which trains nothing by sampling; plan '
+    '--config=configs/score.py.',
+  )
   target = chips.parse(name) if name else None
   found = tpu.devices(name) if target and compile_it else None
   count = _devices(config, target, found)

@@ -12,6 +12,7 @@ flight, so what is exchanged here is awaited.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import pathlib
 import pickle
@@ -66,6 +67,10 @@ def connect(environ: Mapping[str, str], heartbeat_seconds: float) -> None:
   where = environ.get('SCORE_COORDINATOR', '')
   if not where:
     return
+  # Where one process is lost JAX aborts the others, from a thread of its own
+  # while theirs run on. To show the stacks of those would be a race, which ends
+  # in a segmentation fault now and then, as if it were the job's own fault.
+  faulthandler.enable(all_threads=False)
   # Its handler of SIGTERM would stand beside the one that saves.
   jax.config.update('jax_enable_preemption_service', False)
   # Later than the watch, whose words are better: JAX aborts.

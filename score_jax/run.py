@@ -340,6 +340,7 @@ def _stage(job: Job, plan: Phase, plans: list[Phase]) -> dict[str, Any]:
     say(f'{plan.name} is finished')
   else:
     train.train_stage(job, plan, start)
+  train.validate_end(job, plan)
   again.make(job, plan, start)
   params, step = phase.best_params(job, plan.name)
   return train.evaluate_into(job, plan.name, job.bound(params), step)

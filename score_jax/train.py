@@ -18,6 +18,7 @@ from score_jax import (
   data,
   evaluation,
   files,
+  journal,
   learner,
   phase,
   processes,
@@ -127,9 +128,28 @@ def _resume(stage: Stage, checkpoints: Checkpoints, start: Callable):
     )
   say(f'{plan.name}: going on from step {meta["step"]} of {plan.steps}')
   history, state = meta['history'], stage.restored(saved, meta['step'])
-  if _validates(stage, len(history)) and VALIDATED not in history[-1]:
+  if _validates(job, plan, len(history)) and VALIDATED not in history[-1]:
     history[-1] |= _validate(job, state.params)
   return state, history
+
+
+def validate_end(job: Job, plan: Phase) -> None:
+  """Adds the last validation of a finished stage, if a stop broke it off."""
+  if not _validates(job, plan, plan.steps):
+    return
+
+  def is_missing() -> bool:
+    last = journal.last(job.workdir, plan.name)
+    return bool(last) and VALIDATED not in last
+
+  if not processes.decide(is_missing):
+    return
+  where = phase.folder(job, plan.name)
+  params, _ = checkpoint.restore_params(
+    where, [plan.steps], job.policy_like(), say
+  )
+  found = _validate(job, params)
+  processes.decide(lambda: journal.amend(job.workdir, plan.name, found))
 
 
 def _loop(
@@ -149,7 +169,7 @@ def _loop(
       last = done == steps
       with profile.step(done):
         state, metrics = stage.step(state, step, journal, times)
-        if _validates(stage, done):
+        if _validates(stage.job, stage.plan, done):
           # Asked to end, it saves first; who goes on validates then.
           with (
             contextlib.suppress(Interrupted),
@@ -174,7 +194,7 @@ def _loop(
         with times.span('save'):
           _save(stage, state, checkpoints, journal)
       if asked and not last:
-        checkpoints.wait()
+        _waited(checkpoints)
         raise Interrupted
   checkpoints.wait()
   _say_held_up(journal)
@@ -218,10 +238,10 @@ def _base(job: Job) -> alarms.Base | None:
   return alarms.Base(known['accuracy_t1'], known['n'], count)
 
 
-def _validates(stage: Stage, done: int) -> bool:
-  """Returns whether a validation follows that many steps."""
-  every = stage.job.config.eval.every
-  return bool(every) and (done % every == 0 or done == stage.plan.steps)
+def _validates(job: Job, plan: Phase, done: int) -> bool:
+  """Returns whether a validation follows that many steps of a stage."""
+  every = job.config.eval.every
+  return bool(every) and (done % every == 0 or done == plan.steps)
 
 
 def _save(stage, state, checkpoints, journal) -> None:
@@ -234,12 +254,21 @@ def _save(stage, state, checkpoints, journal) -> None:
   score = journal.history[-1].get('score', math.nan)
   meta = meta_of(stage, journal.history)
   keep_records(stage.job)  # First, so that no step is there without them.
+  _waited(checkpoints)
   try:
     checkpoints.save(done, stage.saved(state), meta, score)
   except CheckpointError as error:
     if done == stage.plan.steps:
       raise
     say(f'{error} Training goes on; the next save tries again.')
+
+
+def _waited(checkpoints: Checkpoints) -> None:
+  """Returns when the last save is on disk, or has failed, which is said."""
+  try:
+    checkpoints.wait()
+  except CheckpointError as error:
+    say(str(error))
 
 
 def meta_of(

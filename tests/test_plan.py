@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import flax.linen as nn
 import jax
@@ -12,6 +14,7 @@ import pytest
 import tiny
 from absl import flags
 from planned import MESH, MODEL, settings, setup
+from runs import ROOT
 
 from configs import presets
 from score_jax import (
@@ -458,7 +461,7 @@ def a_plan(**changes):
 
 @pytest.mark.parametrize(
   ('job', 'steps', 'tested'),
-  [('score', 5, 3), ('stage1', 2, 2), ('evaluate', 0, 1)],
+  [('score', 5, 3), ('stage1', 2, 2)],
 )
 def test_the_updates_and_evaluations_are_those_of_the_job(job, steps, tested):
   given = {'train.stage1_steps': 2, 'train.stage2_steps': 3, 'eval.every': 0}
@@ -468,6 +471,14 @@ def test_the_updates_and_evaluations_are_those_of_the_job(job, steps, tested):
   assert made.steps == steps
   each = estimate.evaluation_seconds(made.setup, made.target.chip, Efficiency())
   assert made.times.evaluations == pytest.approx(100 * tested * each)
+
+
+@pytest.mark.parametrize('job', ['pretrain', 'evaluate'])
+def test_a_job_that_trains_nothing_by_sampling_is_not_planned(job):
+  config = settings()
+  config.job = job
+  with pytest.raises(ConfigError, match=f'job={job} is not planned'):
+    planning.make(config, 'gemma2_2b', '', False, 64, Efficiency())
 
 
 def test_a_method_is_planned_as_it_runs_beside_the_others():
@@ -523,6 +534,27 @@ def test_flags_have_the_defaults_of_what_they_set():
     Efficiency()
   )
   assert flags.FLAGS['slice'].default == ''
+
+
+@pytest.mark.parametrize(
+  ('argument', 'words'),
+  [
+    ('--compute_efficiency=0', 'is a share, above 0 and at most 1; got 0.'),
+    ('--network_efficiency=50', 'got 50.'),
+    ('--out=/no/such/plan.json', '/no/such is no folder'),
+  ],
+)
+def test_a_flag_that_no_plan_can_use_is_refused_in_a_line(argument, words):
+  ended = subprocess.run(
+    [sys.executable, '-m', 'score_jax.plan', argument],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert (ended.returncode, ended.stdout) == (2, '')
+  assert words in ended.stderr
+  assert ended.stderr.count('\n') == 1
 
 
 def test_without_the_compiler_the_remedy_is_named(monkeypatch):

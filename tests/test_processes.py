@@ -3,6 +3,9 @@
 import itertools
 import json
 import pathlib
+import signal
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -165,3 +168,26 @@ def test_each_process_reads_its_own_rows_and_can_have_all(pair):
       assert found[copied] == expected
   for found in pair:
     assert found['fetch'] == [(rows + 1).tolist(), rows.tolist(), [1.0, 1.0]]
+
+
+ABORTED = """
+import faulthandler, os, sys, threading, time
+from score_jax import processes
+faulthandler.enable()  # As absl does.
+where = {'SCORE_COORDINATOR': sys.argv[1], 'SCORE_PROCESSES': '1'}
+processes.connect(where | {'SCORE_PROCESS': '0'}, 60.0)
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+os.abort()
+"""
+
+
+def test_an_abort_shows_no_stacks_of_threads_that_run():
+  """A walk over them while they change is a crash of another kind."""
+  ended = subprocess.run(
+    [sys.executable, '-c', ABORTED, f'127.0.0.1:{several.free_port()}'],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert ended.returncode == -signal.SIGABRT
+  assert ended.stderr.count('most recent call first') == 1

@@ -11,7 +11,7 @@ import time
 
 from absl import app
 
-from score_jax import grading, main, processes, rollout
+from score_jax import grading, main, processes, rollout, train
 
 
 def fail():
@@ -59,14 +59,22 @@ def in_prompts(misbehave):
   rollout.put_prompts = before(rollout.put_prompts, misbehave)
 
 
-WHERES = {'grader': in_grader, 'prompts': in_prompts}
+def in_validation(misbehave):
+  train._validate = before(train._validate, misbehave)
+
+
+WHERES = {
+  'grader': in_grader,
+  'prompts': in_prompts,
+  'validation': in_validation,
+}
 
 
 def script(what, where, process, phase):
   told = []
 
   def misbehave():
-    if os.environ['SCORE_PROCESS'] != process or told:
+    if os.environ.get('SCORE_PROCESS', '0') != process or told:
       return
     if processes.phase().startswith(phase):
       told.append(True)

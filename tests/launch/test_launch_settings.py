@@ -113,7 +113,7 @@ def test_a_bad_setting_is_told_with_its_value_and_a_remedy(arguments, text):
     (
       ['--target=gke', '--slice=v5e:4x5', '--image=i', '--claim=c'],
       '--slice: v5e is rented as 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16; '
-      "got 'v5e:4x5' (did you mean v5e:4x",
+      "got 'v5e:4x5'.",
     ),
     (
       ['--target=skypilot', '--slice=v5:4x4'],

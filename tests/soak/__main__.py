@@ -26,9 +26,11 @@ from .rounds import Soak
 def main() -> int:
   """Returns the exit code."""
   parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    prog='python -m tests.soak',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('--minutes', type=float, default=60.0)
+  parser.add_argument('--minutes', type=float, default=60.0, help='of faults')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--processes', type=int, default=2)
   parser.add_argument('--devices', type=int, default=2, help='of each process')
@@ -36,6 +38,9 @@ def main() -> int:
     '--folder', type=pathlib.Path, help='kept; must not exist'
   )
   asked = parser.parse_args()
+  for name in ('minutes', 'processes', 'devices'):
+    if not vars(asked)[name] > 0:
+      parser.error(f'--{name} must be above 0; got {vars(asked)[name]}.')
   with contextlib.ExitStack() as opened:
     folder = asked.folder or pathlib.Path(
       opened.enter_context(tempfile.TemporaryDirectory(prefix='soak-'))
