@@ -177,11 +177,11 @@ def variables(wanted: slices.Slice) -> tuple[str, ...]:
 
 
 def _container(settings: Settings) -> list[str]:
-  """Returns the command of a container, in which $(X) has no meaning."""
+  """Returns the command of a container, in which no $ has a meaning."""
   words = ['python', '-m', settings.module, *settings.arguments]
   if settings.setup:
     words = ['bash', '-c', f'{settings.setup} && exec "$@"', 'bash', *words]
-  return [word.replace('$(', '$$(') for word in words]
+  return [word.replace('$', '$$') for word in words]
 
 
 def _kubectl(settings: Settings, *words: str) -> Command:

@@ -53,10 +53,11 @@ run() {  # run NAME JOB WORD...
   shift 2
   if test -e "$state.pid"; then
     lines=20  # The rest was seen before the connection broke.
-  else
+  elif (set -o noclobber && : > "$state.lock") 2> /dev/null; then
+    # Of two at once, one makes that file, and starts it.
     (cd "$HOME/$name" && setsid bash launch/host.sh supervise "$state" "$@" > /dev/null 2>&1 &)
-    until test -e "$state.pid"; do sleep 0.1; done
   fi
+  until test -e "$state.pid"; do sleep 0.1; done
   tail --lines="$lines" --follow=name --pid="$(cat "$state.pid")" "$state.log" |
     sed --unbuffered "s/^/[${HOSTNAME##*-w-}] /"
   for _ in {1..50}; do

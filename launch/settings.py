@@ -185,6 +185,11 @@ def _check_values(settings: Settings) -> None:
     value = vars(settings)[name]
     if value < least:
       raise LaunchError(f'{flag(name)} must be at least {least}; got {value}.')
+  if settings.gpus and settings.processes > 1:
+    raise LaunchError(
+      f'--gpus={settings.gpus} means one process for each GPU of a node; leave '
+      f'out --processes={settings.processes}.'
+    )
   for text in vars(settings).values():
     if isinstance(text, str) and not text.isprintable():
       raise LaunchError(f'{text!r} has characters that cannot be printed.')

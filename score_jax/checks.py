@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable
 
@@ -95,6 +96,11 @@ def check(config: ConfigDict, devices: int, platform: str = '') -> None:
   _check_method(config)
   _check_sampling(config)
   _check_batch(config, mesh_shape(config, devices))
+  for name, value in flatten(config).items():
+    refuse(
+      isinstance(value, float) and not math.isfinite(value),
+      f'{name} must be a finite number; got {value}.',
+    )
 
 
 def _check_numbers(config: ConfigDict) -> None:
@@ -103,7 +109,10 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 0, 'optimizer.warmup_steps', 'optimizer.learning_rate')
   _at_least(config, 0, 'optimizer.weight_decay', 'eval.temperature', 'seed')
   _at_least(config, 0, 'eval.every', 'log.samples_every', 'limits.logp_gap')
-  _at_least(config, 0, 'log.samples', 'task.train_problems', 'optimizer.eps')
+  _at_least(config, 0, 'log.samples', 'task.train_problems')
+  eps = config.optimizer.eps
+  refuse(not eps > 0, f'optimizer.eps must be above 0; got {eps}.')
+  refuse(config.seed >= 2**32, f'seed must be below 2**32; got {config.seed}.')
   _at_least(config, 1, 'turns', 'train.trajectories')
   _at_least(config, 1, 'train.stage1_steps', 'train.stage2_steps')
   _at_least(config, 1, 'checkpoint.every', 'checkpoint.keep')
@@ -340,7 +349,9 @@ def _check_sampling(config: ConfigDict) -> None:
 
 
 def _check_decoding(config: ConfigDict) -> None:
-  sampling, limit = config.sampling, config.limits.logp_gap
+  sampling, corrected = config.sampling, config.method.correction != 'none'
+  which = 'corrected_gap' if corrected else 'logp_gap'
+  limit = config.limits[which]
   _one_of('sampling.weights', sampling.weights, KEPT)
   _one_of('sampling.cache', sampling.cache, KEPT)
   _one_of('sampling.layout', sampling.layout, LAYOUTS)
@@ -349,8 +360,8 @@ def _check_decoding(config: ConfigDict) -> None:
       sampling[name] != config.model.dtype
       and limit < ROUNDED_GAP[sampling[name]],
       f'sampling.{name}={sampling[name]!r} rounds what samples, and '
-      f'limits.logp_gap={limit:g} would stop the run for it; set '
-      f"limits.logp_gap=0.1, or sampling.{name}='same'.",
+      f'limits.{which}={limit:g} would stop the run for it; set '
+      f"limits.{which}=0.1, or sampling.{name}='same'.",
     )
 
 

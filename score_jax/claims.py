@@ -63,6 +63,15 @@ def is_claimed(config: ConfigDict, workdir: pathlib.Path) -> bool:
   return True
 
 
+def same_model(config: ConfigDict, workdir: pathlib.Path) -> bool:
+  """Returns whether the work in a folder is of the model in the same place.
+
+  What lies elsewhere may be the same; its hash says so once it is loaded.
+  """
+  saved = files.read_json(workdir / 'config.json')
+  return saved['model']['path'] == config.model.path
+
+
 def checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Place:
   """Returns the folder of a run's checkpoints, in which each stage has one.
 

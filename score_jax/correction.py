@@ -21,6 +21,7 @@ Letters: B rows, L columns, T turns.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -117,32 +118,44 @@ def weighted(scores: TokenScores, weight: jax.Array) -> TokenScores:
   )
 
 
-def metrics(
+def sums(
   correction: Correction, found: Weights, turn: jax.Array, turns: int
 ) -> dict[str, jax.Array]:
-  """Returns what the weights of each turn are like, float32[T] each.
+  """Returns what `metrics` are made of, float32[T] each; of parts, the sums.
 
-  `weight_mean`, `weight_capped`, the share above the cap, and `weight_ess`,
-  the effective sample size (sum w)^2 / sum w^2 as a share of the samples. A
-  sample is a token, or an attempt where attempts are weighed.
+  A sample is a token, or an attempt where attempts are weighed.
   """
 
-  def sums(x):
-    return turn_sums(x, turn, turns)
-
+  of_turn = functools.partial(turn_sums, turn=turn, turns=turns)
   ones = jnp.ones_like(found.weight)
   share = ones
   if correction.level != 'token':
-    share = 1 / jnp.maximum(_of_turn(sums(ones), turn), 1.0)
+    share = 1 / jnp.maximum(_of_turn(of_turn(ones), turn), 1.0)
 
   def total(x):
-    return jnp.sum(sums(share * x), axis=0)
+    return jnp.sum(of_turn(share * x), axis=0)
 
-  count = jnp.maximum(total(ones), 1e-9)
-  weight = total(found.weight)
-  squares = jnp.maximum(total(jnp.square(found.weight)), 1e-9)
   return {
-    'weight_mean': weight / count,
-    'weight_capped': total(found.capped.astype(jnp.float32)) / count,
-    'weight_ess': jnp.square(weight) / squares / count,
+    'samples': total(ones),
+    'weight': total(found.weight),
+    'square': total(jnp.square(found.weight)),
+    'capped': total(found.capped.astype(jnp.float32)),
+  }
+
+
+def metrics(found: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  """Returns what the weights of each turn are like, float32[T] each.
+
+  `weight_mean`, `weight_capped`, the share above the cap, and `weight_ess`,
+  the effective sample size (sum w)^2 / sum w^2 as a share of the samples.
+
+  Args:
+    found: of `sums`.
+  """
+  count = jnp.maximum(found['samples'], 1e-9)
+  squares = jnp.maximum(found['square'], 1e-9)
+  return {
+    'weight_mean': found['weight'] / count,
+    'weight_capped': found['capped'] / count,
+    'weight_ess': jnp.square(found['weight']) / squares / count,
   }

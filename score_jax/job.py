@@ -243,7 +243,7 @@ def setup(
   chat = config.task
   words = tokenizer.load(folder, Chat(chat.chat, chat.system, chat.thinking))
   ids = words.between(config.task.instruction or task.instruction)
-  config = _decided(config, folder, mesh, len(ids))
+  config = decided(config, folder, mesh, len(ids))
   model = make_model(config, folder, mesh)
   graders = _open_graders(config, (task, test_task), opened)
   base = load_base(config, folder, model)
@@ -277,7 +277,7 @@ def setup(
   )
 
 
-def _decided(
+def decided(
   config: ConfigDict, folder: str, mesh: jax.sharding.Mesh, instruction: int
 ) -> ConfigDict:
   """Returns the settings with what they leave open decided by memory.

@@ -168,6 +168,37 @@ def loss_and_metrics(
     width: columns that are read of a row, which none of them exceeds; None =
       all. Prompts that are read once are not among them.
   """
+  loss, metrics = _loss_and_sums(
+    model,
+    learning,
+    params,
+    reference,
+    beta2,
+    batch,
+    key,
+    near,
+    average,
+    width,
+  )
+  return loss, metrics | _ratios(metrics.pop('sums'))
+
+
+def _loss_and_sums(
+  model,
+  learning,
+  params,
+  reference,
+  beta2,
+  batch,
+  key=None,
+  near=None,
+  average=None,
+  width=None,
+) -> tuple[jax.Array, Metrics]:
+  """Returns the same, with `sums` over tokens in place of means over them.
+
+  Of several parts of a batch, sums are what adds up.
+  """
   trajectory, stage = batch.trajectory, learning.stage
   read = _reading(learning, trajectory, model.execution.mesh, width)
   scores, taught = _scores_and_taught(
@@ -191,7 +222,7 @@ def loss_and_metrics(
   loss = objective.loss(advantage, kl_loss, weights * valid, taught.logp, turn)
   rows = {'advantage': advantage, 'credit': credit}
   metrics = _metrics(learning, batch, scores, paid, value, rows)
-  return loss, metrics | weighed
+  return loss, metrics | {'sums': _token_sums(batch, scores) | weighed}
 
 
 def _scores_and_taught(
@@ -215,14 +246,14 @@ def _scores_and_taught(
 
 
 def _corrected(learning, batch, scores, taught) -> tuple[TokenScores, Metrics]:
-  """Returns the scores that are taught, and metrics, once they are weighed."""
+  """Returns the scores that are taught, once weighed, and sums of weights."""
   chosen = learning.correction
   if chosen is None:
     return taught, {}
   rows, turns = batch.trajectory, batch.reward.shape[1]
   found = correction.weights(chosen, scores.logp, rows.logp, rows.turn, turns)
-  metrics = correction.metrics(chosen, found, rows.turn, turns)
-  return correction.weighted(taught, found.weight), metrics
+  sums = correction.sums(chosen, found, rows.turn, turns)
+  return correction.weighted(taught, found.weight), sums
 
 
 def _given(learning, batch, average) -> jax.Array | None:
@@ -299,10 +330,8 @@ def _metrics(learning, batch, scores, paid, value, rows) -> Metrics:
   turn, turns = trajectory.turn, batch.reward.shape[1]
   sums = functools.partial(objective.turn_sums, turn=turn, turns=turns)
   tokens = sums(jnp.ones_like(scores.logp))
-  count = jnp.maximum(jnp.sum(tokens, axis=0), 1.0)
   exact = learning.stage.kl_estimator == 'exact'
   kl = scores.kl if exact else scores.logp - scores.reference_logp
-  gap = jnp.where(turn > 0, jnp.abs(scores.logp - trajectory.logp), 0.0)
   group = learning.groups.first * learning.groups.second
   spread = jnp.ptp(value.reshape(-1, group, turns), axis=1)
   return {
@@ -310,15 +339,42 @@ def _metrics(learning, batch, scores, paid, value, rows) -> Metrics:
     'paid': paid.mean(0),
     'value': value.mean(0),
     'kl': sums(kl).mean(0),
-    'entropy': jnp.sum(sums(scores.entropy), 0) / count,
     'truncated': trajectory.truncated.astype(jnp.float32).mean(0),
     'tokens': tokens.mean(0),
     **rows,
     'token_kl': jnp.where(turn > 0, kl, 0.0),
     'advantage_size': jnp.abs(rows['advantage']).mean(0),
     'flat_groups': jnp.mean(spread < 1e-6, axis=0, dtype=jnp.float32),
-    'logp_gap_mean': jnp.sum(gap) / jnp.maximum(jnp.sum(turn > 0), 1),
-    'logp_gap_max': jnp.max(gap),
+    'logp_gap_max': jnp.max(_gap(trajectory, scores)),
+  }
+
+
+def _gap(trajectory, scores) -> jax.Array:
+  """Returns float32[B, L], how far the sampler's log-probabilities are off."""
+  gap = jnp.abs(scores.logp - trajectory.logp)
+  return jnp.where(trajectory.turn > 0, gap, 0.0)
+
+
+def _token_sums(batch, scores) -> Metrics:
+  """Returns sums over a batch's tokens, of each turn where it matters."""
+  trajectory, turns = batch.trajectory, batch.reward.shape[1]
+  of_turn = functools.partial(
+    objective.turn_sums, turn=trajectory.turn, turns=turns
+  )
+  return {
+    'tokens': jnp.sum(of_turn(jnp.ones_like(scores.logp)), axis=0),
+    'entropy': jnp.sum(of_turn(scores.entropy), axis=0),
+    'gap': jnp.sum(_gap(trajectory, scores)),
+  }
+
+
+def _ratios(sums: Metrics) -> Metrics:
+  """Returns the means over a batch's tokens, of its sums."""
+  count = jnp.maximum(sums['tokens'], 1.0)
+  weighed = correction.metrics(sums) if 'weight' in sums else {}
+  return weighed | {
+    'entropy': sums['entropy'] / count,
+    'logp_gap_mean': sums['gap'] / jnp.maximum(jnp.sum(sums['tokens']), 1.0),
   }
 
 
@@ -326,6 +382,7 @@ def _update(model, optimizer, learning, state, reference, batch, near=None):
   grads, loss, metrics = _gradient(
     model, learning, state, reference, batch, near
   )
+  metrics |= _ratios(metrics.pop('sums'))
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   norm = optax.tree.norm(grads)
@@ -355,7 +412,7 @@ def _update(model, optimizer, learning, state, reference, batch, near=None):
 
 def _gradient(model, learning, state, reference, batch, near):
   """Returns gradient, loss and metrics, averaged over the batch's parts."""
-  grad = jax.value_and_grad(loss_and_metrics, argnums=2, has_aux=True)
+  grad = jax.value_and_grad(_loss_and_sums, argnums=2, has_aux=True)
   root = jax.random.key(learning.seed)
   key = jax.random.fold_in(root, DROPOUT)
   key = jax.random.fold_in(key, learning.first_step + state.step)

@@ -42,7 +42,7 @@ def averaged(
   """Returns gradients, loss and metrics, averaged over the batch's parts.
 
   Among the metrics is `padding`, the share of the columns read that no token
-  fills, float32[].
+  fills, float32[]; those in `sums` are added up.
 
   Args:
     cut: how the batch is cut.
@@ -106,6 +106,7 @@ def _summed(cut, of_part, like, batch, names) -> Learned:
   others = {
     'logp_gap_max': jnp.max(metrics['logp_gap_max']),
     'read': jnp.sum(metrics['read']),
+    'sums': jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics.get('sums', {})),
   }
   for name in names:
     found = metrics[name].reshape(-1, metrics[name].shape[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -58,7 +58,27 @@ def best_params(job: Job, name: str) -> tuple[Any, int]:
   params, meta = checkpoint.restore_params(
     where, best_first(where), job.policy_like(), say
   )
+  check_reference(job, where, meta)
   return params, meta['step']
+
+
+def check_reference(job: Job, where: Any, meta: Mapping[str, Any]) -> None:
+  """Refuses work on another base model than the job's.
+
+  Args:
+    job: what all stages share.
+    where: the work is, for people.
+    meta: what it says of itself; its `reference` is the hash of its base.
+
+  Raises:
+    TrainingError: if it is another.
+  """
+  if meta['reference'] != job.base_hash:
+    raise TrainingError(
+      f'{where} belongs to another base model ({meta["reference"]}) than '
+      f'model.path gives ({job.base_hash}); set model.path back, or give '
+      'another --workdir.'
+    )
 
 
 def offset(job: Job, phase: Phase) -> int:

@@ -54,7 +54,8 @@ def policy_logits(logits: jax.Array, policy: Policy) -> jax.Array:
   """
   scaled = logits / policy.temperature if policy.temperature else logits
   if policy.top_k:
-    lowest = jax.lax.top_k(scaled, policy.top_k)[0][..., -1:]
+    count = min(policy.top_k, scaled.shape[-1])
+    lowest = jax.lax.top_k(scaled, count)[0][..., -1:]
     scaled = jnp.where(scaled >= lowest, scaled, -jnp.inf)
   if policy.top_p < 1:
     scaled = jnp.where(_nucleus(scaled, policy.top_p), scaled, -jnp.inf)

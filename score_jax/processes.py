@@ -85,7 +85,8 @@ def connect(environ: Mapping[str, str], heartbeat_seconds: float) -> None:
         _number(environ, 'SCORE_PROCESS'),
         heartbeat_timeout_seconds=jax_timeout,
       )
-  except ValueError as error:  # No cluster that JAX knows, or a bad number.
+  # No cluster that JAX knows, a bad number, or an address without a port.
+  except (ValueError, IndexError) as error:
     raise ConfigError(
       f'SCORE_COORDINATOR={where} does not start one of several processes: '
       f'{error} Without the variable there is one.'

@@ -47,7 +47,7 @@ from score_jax.stopping import Interrupted, Stop
 
 OK, FAILED = 0, 1
 # What ends a job in one line that says why.
-FAILURES = (train.TrainingError, CheckpointError, TakenOver, Unreachable)
+FAILURES = (phase.TrainingError, CheckpointError, TakenOver, Unreachable)
 
 
 def stopped_code() -> int:
@@ -225,7 +225,8 @@ def attend(
   missing = [p for p in plans if not train.is_finished(where, p)]
   results = processes.decide(lambda: train.read_results(workdir / 'eval.json'))
   names = ['base', *(p.name for p in plans), *_asked(config)]
-  if not missing and all(name in results for name in names):
+  known = held and processes.decide(lambda: claims.same_model(config, workdir))
+  if known and not missing and all(name in results for name in names):
     say(f'finished: nothing is left to do in {workdir}')
     say(table(results))
     _report(config, workdir)

@@ -63,7 +63,7 @@ def devices(name: str) -> Sequence[jax.Device]:
     )
   for key, value in _ENVIRONMENT.items():
     os.environ.setdefault(key, value)
-  single = re.sub('[^1x]', '', name.partition(':')[2]) in ('1x1', '1x1x1')
+  single = name.partition(':')[2] in ('1x1', '1x1x1')
   more = {'chips_per_host_bounds': (1, 1, 1)} if single else {}
   try:
     return topologies.get_topology_desc(

@@ -32,7 +32,6 @@ from score_jax.imitation import ImitationRound
 from score_jax.job import Job
 from score_jax.journal import Journal, open_journal, say, Silent
 from score_jax.methods.plan import Inference, Phase, StagePlan
-from score_jax.phase import TrainingError
 from score_jax.places import Place
 from score_jax.sampler import Sample
 from score_jax.stage import Stage
@@ -76,6 +75,7 @@ def start_params(job: Job, name: str) -> tuple[Any, int]:
   state, meta = checkpoint.restore_part(
     where, phase.best_first(where), like, say
   )
+  phase.check_reference(job, where, meta)
   return state['opt_state']['master'], meta['step']
 
 
@@ -120,12 +120,7 @@ def _resume(stage: Stage, checkpoints: Checkpoints, start: Callable):
   if found is None:
     return stage.init(start()), []
   saved, meta = found
-  if meta['reference'] != job.base_hash:
-    raise TrainingError(
-      f'{checkpoints.folder} was trained against another base model '
-      f'({meta["reference"]}) than model.path gives ({job.base_hash}); set '
-      'model.path back, or give another --workdir.'
-    )
+  phase.check_reference(job, checkpoints.folder, meta)
   say(f'{plan.name}: going on from step {meta["step"]} of {plan.steps}')
   history, state = meta['history'], stage.restored(saved, meta['step'])
   if _validates(job, plan, len(history)) and VALIDATED not in history[-1]:
@@ -404,6 +399,10 @@ def evaluate_into(
   path = job.workdir / 'eval.json'
   results = processes.decide(lambda: read_results(path))
   if name in results and results[name]['step'] == step:
+    # An older version did not say.
+    phase.check_reference(
+      job, path, {'reference': job.base_hash} | results[name]
+    )
     return results[name]
   processes.enter('evaluating', name)
   attempts, rows = evaluate(job, params, job.test, job.test_grader, inference)
@@ -414,7 +413,7 @@ def evaluate_into(
     where = job.workdir / 'evaluations'
     where.mkdir(exist_ok=True)
     files.write_jsonl(where / f'{name}.jsonl', rows)
-    results[name] = summary | {'step': step}
+    results[name] = summary | {'step': step, 'reference': job.base_hash}
     files.write_json(path, results)
     return results[name]
 

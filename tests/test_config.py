@@ -50,7 +50,6 @@ AT_LEAST_0 = (
   'optimizer.warmup_steps',
   'optimizer.weight_decay',
   'optimizer.clip_norm',
-  'optimizer.eps',
   'eval.every',
   'eval.temperature',
   'log.samples',
@@ -198,6 +197,10 @@ def test_a_misspelt_choice_is_refused_with_the_nearest_one():
       'eval.temperature=0',
     ),
     _one('sampling.top_k', -1, 'sampling.top_k must be at least 0', 'got -1'),
+    _one('optimizer.eps', 0.0, 'optimizer.eps must be above 0', 'got 0.0'),
+    _one('optimizer.learning_rate', float('inf'), 'finite number; got inf'),
+    _one('method.reward.wrong', float('nan'), 'finite number; got nan'),
+    _one('seed', 2**32, 'seed must be below 2**32', 'got 4294967296'),
     _one('sampling.top_p', 0.0, 'sampling.top_p in (0, 1]', 'and 0.0.'),
     _one('sampling.top_p', 1.5, 'sampling.top_p in (0, 1]', 'and 1.5.'),
     _one(

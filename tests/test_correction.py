@@ -88,9 +88,13 @@ def test_weights_beyond_all_numbers_are_capped_and_carry_no_gradient():
 
 
 def test_metrics_of_weights_are_these_numbers():
-  tokens = correction.metrics(
-    Correction('token', 1.5, False), found('token', 1.5), TURN, 2
-  )
+  def metrics(level, cap):
+    chosen = Correction(level, cap, False)
+    return correction.metrics(
+      correction.sums(chosen, found(level, cap), TURN, 2)
+    )
+
+  tokens = metrics('token', 1.5)
   # Turn 1: 1.5, 1.5, 0.25. Turn 2: 0.5, 1, 1.5, 1.5, 1.5.
   expected = {
     'weight_mean': [3.25 / 3, 6 / 5],
@@ -100,9 +104,7 @@ def test_metrics_of_weights_are_these_numbers():
   assert tokens.keys() == expected.keys()
   for name, numbers in expected.items():
     np.testing.assert_allclose(tokens[name], numbers, rtol=1e-6, err_msg=name)
-  attempts = correction.metrics(
-    Correction('attempt', 4.0, False), found('attempt', 4.0), TURN, 2
-  )
+  attempts = metrics('attempt', 4.0)
   # Turn 1: 4 (of 8), 0.25. Turn 2: 0.5, 4 (of 8).
   np.testing.assert_allclose(attempts['weight_mean'], [2.125, 2.25])
   np.testing.assert_allclose(attempts['weight_capped'], [0.5, 0.5])

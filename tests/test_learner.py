@@ -13,7 +13,7 @@ import optax
 import pytest
 import tiny
 
-from score_jax import learner, optimizers, reading, sampler
+from score_jax import correction, learner, optimizers, reading, sampler
 from score_jax.learner import Batch, Examples
 from score_jax.policy import Policy
 
@@ -229,6 +229,34 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted(
   state, _ = update(state, reference, batch)
   assert state.skipped == 0
   assert np.any(state.params['head'] != good.params['head'])
+
+
+def test_an_update_is_skipped_that_a_finite_gradient_makes_infinite(batch):
+  divides = optax.scale(np.inf)
+  update = update_of(LEARNING, divides)
+  state, metrics = update(fresh_state(divides), params_of(1), batch)
+  assert np.isfinite(metrics['grad_norm'])
+  assert metrics['skipped'] == 1
+  assert_same(state.params, params_of(0), 0)
+
+
+@pytest.mark.parametrize('level', [None, 'token', 'attempt'])
+def test_means_over_tokens_are_those_of_the_whole_batch_in_parts_too(
+  batch, level
+):
+  """Parts whose rows are shorter weigh less."""
+  batch = with_short_groups(batch)
+  chosen = correction.named('truncated', level, 2.0) if level else None
+  whole = dataclasses.replace(LEARNING, correction=chosen)
+  parts = dataclasses.replace(whole, accumulation=2, widths=(0.7, 0.8, 0.9))
+  _, expected = update_of(whole)(fresh_state(seed=2), params_of(1), batch)
+  _, found = update_of(parts)(fresh_state(seed=2), params_of(1), batch)
+  names = {'entropy', 'logp_gap_mean'}
+  if level:
+    names |= {'weight_mean', 'weight_capped', 'weight_ess'}
+  for name in names:
+    np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
+  assert 'sums' not in found
 
 
 def test_adaptive_beta2_goes_half_way_to_its_goal_in_the_logarithm(batch):

@@ -132,7 +132,7 @@ def test_a_setting_on_the_command_line_has_the_last_word(parse):
     (
       '--config=nowhere.py',
       "--config: [Errno 2] No such file or directory: 'nowhere.py'; give a "
-      'file of configs/.',
+      'file of configs/, which holds __init__.py, evaluate.py,',
     ),
     (
       '--cofnig=configs/score.py',

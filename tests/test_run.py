@@ -1,12 +1,16 @@
 """A small run, start to end: what it leaves, and what it can be asked for."""
 
 import json
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import runs as small
+import safetensors.numpy
 
+from score_jax import config as config_lib
 from score_jax import files
 
 METRICS = (
@@ -286,3 +290,26 @@ def test_a_base_model_that_is_made_here_can_be_trained(runs, tmp_path):
     'base',
     'stage1',
   ]
+
+
+def test_work_on_one_base_model_is_not_taken_for_that_of_another(
+  runs, tmp_path
+):
+  other = shutil.copytree(config_lib.BUNDLED, tmp_path / 'other')
+  path = other / 'model.safetensors'
+  arrays = safetensors.numpy.load_file(path)
+  noisy = {k: x + np.float32(0.05) for k, x in arrays.items()}
+  safetensors.numpy.save_file(noisy, path, {'format': 'pt'})
+  workdir, short = tmp_path / 'run', {**SHORT, 'eval__problems': 20}
+  runs.finish(workdir, 'stage1', **short)
+  for job in ('evaluate', 'stage1', 'stage2'):
+    log = tmp_path / f'{job}.log'
+    process = runs.fork(log, workdir, job, model__path=other, **short)
+    process.join(small.TIMEOUT)
+    assert process.exitcode == 1
+    said = log.read_text()
+    assert 'belongs to another base model' in said
+    assert 'Traceback' not in said
+  moved = shutil.copytree(config_lib.BUNDLED, tmp_path / 'moved')
+  said = runs.finish(workdir, 'stage1', model__path=moved, **short)
+  assert 'stage1 is finished' in said

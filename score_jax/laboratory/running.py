@@ -16,9 +16,10 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 
+import jax
 from ml_collections import ConfigDict
 
-from score_jax import claims, files, phase, run
+from score_jax import checks, claims, files, phase, run
 from score_jax import job as job_lib
 from score_jax.checkpoint import CheckpointError
 from score_jax.job import Job
@@ -53,6 +54,7 @@ def table(
   asking.check(config)
   todo = cells.plans(config, workdir, names, seeds)
   for plan in todo:
+    checks.check(plan.config, jax.device_count(), jax.default_backend())
     claims.is_claimed(run.filled_in(plan.config), plan.workdir)
   untrained = [plan for plan in todo if not plan.is_finished()]
   missing = [p for p in todo if not p.is_finished() or asking.missing(p)]
@@ -133,6 +135,9 @@ def sharing(opened: contextlib.ExitStack) -> Callable[..., Job]:
       kept.append(job_lib.setup(config, workdir, stop, opened))
     first = kept[0]
     between = first.instructions[:1] * (config.turns - 1)
+    config = job_lib.decided(
+      config, job_lib.model_folder(config), first.mesh, len(between[0])
+    )
     return dataclasses.replace(
       first, config=config, workdir=workdir, stop=stop, instructions=between
     )

@@ -105,13 +105,15 @@ SUPERVISED = (
   'star_stage_two',
 )
 
+SIBLINGS = ('leave_one_out', 'group')  # Baselines that need some.
+
 
 def get(config: ConfigDict) -> Method:
   """Returns the method that method.name chooses.
 
   Raises:
     ConfigError: if there is none of that name, or the job, the number of
-      turns or that of updates does not go with it.
+      turns, of updates or of attempts does not go with it.
   """
   name = config.method.name
   check_name(name)
@@ -127,7 +129,14 @@ def get(config: ConfigDict) -> Method:
     )
   words, phases, inference = METHODS[name]
   method = Method(name, words, tuple(phases(config)), inference(config))
+  first = config.sampling.first_attempts
   for phase in method.phases:
+    if getattr(phase, 'baseline', '') in SIBLINGS and first < 2:
+      raise ConfigError(
+        f'method.name={name!r} compares a return with its siblings '
+        f'({phase.baseline}); got sampling.first_attempts={first}; set it to '
+        'at least 2.'
+      )
     if phase.steps < 1:
       raise ConfigError(
         f'{phase.name} of method.name={name!r} would make no update, with '

@@ -15,7 +15,7 @@ FOLDER = pathlib.Path(__file__).parent / 'golden'
 
 # A job whose words a shell, YAML or Kubernetes could take for something else.
 HARD = (
-  '--config.task.instruction=Don\'t: "$(HOME)" $X `a` # é\\n',
+  '--config.task.instruction=Don\'t: "$(HOME)" $X $$x$$ `a` # é\\n',
   '--config.x=',
 )
 JOB = ('--config=configs/stage2.py:gemma2_2b_math',)

@@ -131,3 +131,11 @@ def test_an_unknown_action_is_told_which_there_are(host):
   said, _ = wrong.communicate(timeout=30)
   assert wrong.returncode == 2
   assert 'host.sh run NAME JOB WORD...' in said
+
+
+def test_two_who_start_one_job_at_once_start_it_once(host):
+  both = [_job(host, '0', seconds=1.0) for _ in range(2)]
+  for one in both:
+    said, _ = one.communicate(timeout=launching.TIMEOUT)
+    assert one.returncode == 0, said
+  assert _starts(host) == 1

@@ -42,6 +42,10 @@ MOUNTED = ('--', '--workdir=/mnt/b/r')
     (['--target=local', '--processes=0'], 'must be at least 1; got 0.'),
     (['--target=local', '--pause=-1'], '--pause must be at least 0; got -1.0.'),
     (['--target=local', '--processes=two'], "invalid int value: 'two'; usage"),
+    (
+      ['--target=slurm', '--gpus=8', '--processes=2'],
+      '--gpus=8 means one process for each GPU of a node; leave out',
+    ),
     (['--target=local', '--name=My_Job'], "got 'My_Job'."),
     (['--target=local', '--python=a\nb'], 'cannot be printed'),
     (

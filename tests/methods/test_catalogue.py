@@ -56,6 +56,13 @@ def test_a_stage_of_score_is_no_job_for_another_method():
     catalogue.get(other)
 
 
+def test_a_baseline_of_siblings_is_refused_without_any():
+  given = config('score_group')
+  given.sampling.first_attempts, given.method.baseline = 1, 'none'
+  with pytest.raises(ConfigError, match=r'siblings \(group\); .* at least 2'):
+    catalogue.get(given)
+
+
 def test_supervised_methods_refuse_three_turns():
   with pytest.raises(ConfigError, match='got turns=3; set turns=2'):
     catalogue.get(config('rise', turns=3))

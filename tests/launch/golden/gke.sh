@@ -68,7 +68,7 @@ spec:
                     - "score_jax.main"
                     - "--config=configs/stage2.py:gemma2_2b_math"
                     - "--workdir=/mnt/bucket/gemma"
-                    - "--config.task.instruction=Don't: \"$$(HOME)\" $X `a` # \U000000e9\\n"
+                    - "--config.task.instruction=Don't: \"$$(HOME)\" $$X $$$$x$$$$ `a` # \U000000e9\\n"
                     - "--config.x="
                   env:
                     - name: "SCORE_STOPPED_CODE"

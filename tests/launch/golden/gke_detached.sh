@@ -58,7 +58,7 @@ spec:
                   command:
                     - "bash"
                     - "-c"
-                    - "echo \"$$(hostname)\" && exec \"$@\""
+                    - "echo \"$$(hostname)\" && exec \"$$@\""
                     - "bash"
                     - "python"
                     - "-m"

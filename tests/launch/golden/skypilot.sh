@@ -21,7 +21,7 @@ envs:
   PYTHONUNBUFFERED: "1"
   SCORE_COORDINATOR: "auto"
 setup: "bash launch/host.sh packages"
-run: "exec .venv/bin/python -m score_jax.main --config=configs/stage2.py:gemma2_2b_math --workdir=/mnt/bucket/gemma '--config.task.instruction=Don'\"'\"'t: \"$(HOME)\" $X `a` # \U000000e9\\n' --config.x="
+run: "exec .venv/bin/python -m score_jax.main --config=configs/stage2.py:gemma2_2b_math --workdir=/mnt/bucket/gemma '--config.task.instruction=Don'\"'\"'t: \"$(HOME)\" $X $$x$$ `a` # \U000000e9\\n' --config.x="
 END
 sky jobs launch --yes --detach-run --name=score runs/launch/score.yaml
 

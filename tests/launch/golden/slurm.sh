@@ -17,7 +17,7 @@ sbatch \
   -m score_jax.main \
   --config=configs/stage2.py:gemma2_2b_math \
   --workdir=runs/gemma \
-  '--config.task.instruction=Don'"'"'t: "$(HOME)" $X `a` # é\n' \
+  '--config.task.instruction=Don'"'"'t: "$(HOME)" $X $$x$$ `a` # é\n' \
   --config.x=
 
 # until it ends

@@ -32,7 +32,7 @@ gcloud compute tpus tpu-vm ssh score \
   --worker=all \
   --ssh-flag=-oServerAliveInterval=30 \
   --ssh-flag=-oServerAliveCountMax=6 \
-  --command='bash score/launch/host.sh run score 1 SCORE_STOPPED_CODE=75 PYTHONUNBUFFERED=1 SCORE_COORDINATOR=auto .venv/bin/python -m score_jax.main --config=configs/stage2.py:gemma2_2b_math --workdir=/mnt/bucket/gemma '"'"'--config.task.instruction=Don'"'"'"'"'"'"'"'"'t: "$(HOME)" $X `a` # é\n'"'"' --config.x=' \
+  --command='bash score/launch/host.sh run score 1 SCORE_STOPPED_CODE=75 PYTHONUNBUFFERED=1 SCORE_COORDINATOR=auto .venv/bin/python -m score_jax.main --config=configs/stage2.py:gemma2_2b_math --workdir=/mnt/bucket/gemma '"'"'--config.task.instruction=Don'"'"'"'"'"'"'"'"'t: "$(HOME)" $X $$x$$ `a` # é\n'"'"' --config.x=' \
   --zone=us-west4-a \
   --project=p \
   --quiet
