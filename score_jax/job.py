@@ -152,6 +152,9 @@ class Job:
 
     Args:
       inference: what the model is asked; None: the job's attempts.
+
+    Raises:
+      ConfigError: if its rows may grow past the model's positions.
     """
     if inference is None:
       return self.evaluation_sampler, self.instructions
@@ -159,6 +162,7 @@ class Job:
     policy = Policy(self.config.eval.temperature)
     own = self.config.task.instruction or self.task.instruction
     ids = [self.tokenizer.between(text or own) for text in texts]
+    _check_turns(self.config, self._lengths(turns), [len(i) for i in ids])
     return (
       sampler.make_sampler(self.decoder, self.sampling(turns, 1, 1, policy)),
       tuple(sharding.put_whole(self.mesh, np.array(i, np.int32)) for i in ids),
@@ -365,6 +369,24 @@ def _check_length(config: ConfigDict, folder: str, between: int) -> None:
       f'{tuple(config.sampling.max_tokens)} and instructions of {between} '
       f'tokens make rows of {whole}, and the model has '
       f'max_position_embeddings={most} ({folder}/config.json); lower one of '
+      'them.'
+    )
+
+
+def _check_turns(
+  config: ConfigDict, attempts: Sequence[int], between: Sequence[int]
+) -> None:
+  """Refuses the same of what a model is asked in an evaluation alone."""
+  most = families.positions(weights.read_config(model_folder(config)))
+  # And what closes an attempt that was cut off.
+  whole = config.sampling.max_prompt_tokens + sum(attempts) + sum(between)
+  whole += len(between)
+  if whole > most:
+    raise ConfigError(
+      f'{len(attempts)} answers in a row (eval.attempts={config.eval.attempts}, '
+      f'table.turns={config.table.turns}, method.name={config.method.name}) '
+      f'of at most {max(attempts)} tokens (sampling.max_tokens) make rows of '
+      f'{whole}, and the model has max_position_embeddings={most}; lower one of '
       'them.'
     )
 

@@ -235,6 +235,8 @@ def attend(
     say('stage 1 is not there yet: it is trained first')
   with contextlib.ExitStack() as opened:
     job = setup(config, workdir, stop, opened)
+    for inference in _asked(config).values():
+      job.asking(inference)  # Refused now, or behind all training.
     if not held:  # Not before: settings that were refused claim nothing.
       processes.decide(lambda: claims.claim(config, workdir))
     if spare:

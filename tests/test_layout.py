@@ -3,6 +3,7 @@
 import ast
 import functools
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -296,3 +297,30 @@ def test_importing_the_core_loads_nothing_slow():
     check=True,
   )
   assert found.stdout.strip() == '[]'
+
+
+WORKSPACE = (ROOT.parent / 'WORKSPACE.md').read_text()
+
+
+def test_the_workspace_lists_files_in_the_reading_order():
+  told = re.findall('(?m)^[|] (`.*`) [|]', WORKSPACE)
+  names = [
+    name.removesuffix('.py').strip('/').replace('/', '.')
+    for name in re.findall('`([^`]+)`', ' '.join(told))
+  ]
+  folders = {name for name in names if path_of(name).name == '__init__.py'}
+  files = [n for n in ORDER if n.split('.')[0] not in folders | {'tasks'}]
+  assert [name for name in names if name not in folders] == files
+
+
+def test_the_workspace_names_every_file_of_the_folders():
+  for folder in ('graders', 'tasks', 'laboratory'):
+    (told,) = re.findall(rf'(?ms)^In `{folder}/`:.*?^$', WORKSPACE)
+    files = {n.split('.')[1] for n in ORDER if n.startswith(f'{folder}.')}
+    assert set(re.findall('`([a-z_]+)`', told)) >= files, folder
+
+
+def test_the_workspace_names_the_core():
+  (told,) = re.findall('(?ms)^The core .*?^$', WORKSPACE)
+  names = set(re.findall('`([a-z_]+)`', told))
+  assert names == {name.split('.')[-1] for name in CORE}

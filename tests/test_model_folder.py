@@ -123,6 +123,18 @@ def test_rows_longer_than_the_models_positions_are_refused(folder, refusal):
     assert part in text
 
 
+def test_more_attempts_than_the_model_has_positions_for_are_refused(
+  folder, refusal
+):
+  path = folder / 'config.json'
+  hf = json.loads(path.read_text())
+  path.write_text(json.dumps(hf | {'max_position_embeddings': 100}))
+  text = refusal(model__path=folder, eval__attempts=6)
+  assert '6 answers in a row (eval.attempts=6' in text
+  # Prompt 8, six times 6, five times the instruction and what closes.
+  assert 'rows of 119, and the model has max_position_embeddings=100' in text
+
+
 def test_rows_as_long_as_the_models_positions_are_trained(
   runs, folder, tmp_path
 ):

@@ -26,7 +26,7 @@ from score_jax.job import Job
 from score_jax.journal import say
 from score_jax.laboratory import asking, cells, pages
 from score_jax.laboratory.cells import FAILED, Plan
-from score_jax.methods import catalogue
+from score_jax.methods import catalogue, prompting
 from score_jax.stopping import Stop
 
 
@@ -133,6 +133,7 @@ def sharing(opened: contextlib.ExitStack) -> Callable[..., Job]:
   def setup(config, workdir, stop, _):
     if not kept:
       kept.append(job_lib.setup(config, workdir, stop, opened))
+      kept[0].asking(prompting.repeated(config.table.turns))
     first = kept[0]
     between = first.instructions[:1] * (config.turns - 1)
     config = job_lib.decided(
