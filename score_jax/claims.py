@@ -19,7 +19,6 @@ from score_jax.spare import FILES, Spare, WRITER
 FREE = (
   'job',
   'log.',
-  'checkpoint.every',
   'checkpoint.keep',
   'mesh.',
   'limits.',

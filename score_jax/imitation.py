@@ -63,7 +63,7 @@ class ImitationRound:
     lora, chunk = adapter(job.config), job.config.model.logits_chunk
     self._reference = None if lora is None else job.base
     self._update = learner.make_imitation(
-      job.model, self.optimizer, chunk, lora
+      job.model, self.optimizer, chunk, lora, job.config.train.accumulation
     )
     self._likelihood = learner.make_likelihood(job.model, chunk, lora)
     every = job.config.checkpoint.every
@@ -243,9 +243,14 @@ class ImitationRound:
         zip(few.length, few.problems, strict=True)
       )
     ]
-    examples = self._put(*pack(gold, _columns(job), job.tokenizer.pad))
-    logp = self._likelihood(params, examples, self._reference)
-    return float(-logp.sum() / examples.weight.sum())
+    packed = pack(gold, _columns(job), job.tokenizer.pad)
+    nats = weight = 0.0
+    for part in np.split(np.arange(rows), job.config.train.accumulation):
+      examples = self._put(*(x[part] for x in packed))
+      logp = self._likelihood(params, examples, self._reference)
+      nats -= float(logp.sum())
+      weight += float(examples.weight.sum())
+    return nats / weight
 
 
 def traces_of(job: Job, graded: rollout.Rollout) -> list[Trace]:

@@ -504,22 +504,48 @@ def make_imitation(
   optimizer: optax.GradientTransformation,
   logits_chunk: int,
   lora: Lora | None = None,
+  accumulation: int = 1,
 ) -> Update:
   """Returns the jitted update of supervised training; the state is donated.
 
   It is called as `update(state, examples, reference=None)`, with the frozen
   part of the policy where an adapter is trained. The loss is the weighted mean
   of -log p over the tokens.
+
+  Args:
+    model: that is trained.
+    optimizer: of the state.
+    logits_chunk: tokens whose logits are held at once.
+    lora: the adapter that is trained; None = all parameters are.
+    accumulation: parts of a batch that are learned from one after the other;
+      they divide its rows.
   """
   likelihood = make_likelihood(model, logits_chunk, lora)
 
-  def loss(params, examples, reference):
+  def loss(params, examples, reference, weight):
     total = likelihood(params, examples, jax.lax.stop_gradient(reference))
-    return -jnp.sum(total) / jnp.sum(examples.weight)
+    return -jnp.sum(total) / weight
+
+  def gradient(params, examples, reference):
+    weight = jnp.sum(examples.weight)
+    of_part = jax.value_and_grad(loss)
+    if accumulation == 1:
+      return of_part(params, examples, reference, weight)
+
+    def add(total, part):
+      found = of_part(params, part, reference, weight)
+      return jax.tree.map(
+        lambda a, b: a + b.astype(a.dtype), total, found
+      ), None
+
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
+    parts = jax.tree.map(
+      lambda x: x.reshape(accumulation, -1, *x.shape[1:]), examples
+    )
+    return jax.lax.scan(add, (jnp.float32(0.0), zero), parts)[0]
 
   def update(state, examples, reference=None):
-    grad = jax.value_and_grad(loss)
-    value, grads = grad(state.params, examples, reference)
+    value, grads = gradient(state.params, examples, reference)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     state = dataclasses.replace(
       state,

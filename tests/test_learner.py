@@ -336,7 +336,8 @@ def test_groups_that_teach_nothing_are_counted():
   np.testing.assert_array_equal(metrics['flat_groups'], [1.0, 0.5])
 
 
-def test_imitation_descends_the_weighted_mean_of_minus_log_probability():
+@pytest.mark.parametrize('parts', [1, 2])
+def test_imitation_descends_the_weighted_mean_of_minus_log_probability(parts):
   rng = np.random.default_rng(1)
   tokens = jnp.asarray(rng.integers(0, 3, (4, 9)), jnp.int32)
   model = tiny.transformer(tiny.THREE_WORDS)
@@ -355,7 +356,7 @@ def test_imitation_descends_the_weighted_mean_of_minus_log_probability():
     return value, optax.apply_updates(params, changes)
 
   loss, params = by_hand(start)
-  state, metrics = learner.make_imitation(model, ADAM, 16)(
+  state, metrics = learner.make_imitation(model, ADAM, 16, None, parts)(
     learner.init_state(start, ADAM, BETA2), Examples(tokens, weight)
   )
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)

@@ -25,6 +25,8 @@ SETTINGS = {
   'method.rounds': 2,
   'model.unroll': False,
   'train.trajectories': 64,
+  'train.accumulation': 0,  # Chosen, for each of them.
+  'sampling.parts': 0,
   'sampling.first_attempts': 4,
   'task.train_problems': 200,
   'checkpoint.every': 2,

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from score_jax.config import ConfigError, nearest
 from score_jax.methods import plain_rl, prompting, score, supervised
-from score_jax.methods.plan import Inference, Method, Phase
+from score_jax.methods.plan import Inference, Method, Phase, Round
 
 # Words for people; phases and inference, each a function of the settings.
 _Entry = tuple[
@@ -129,6 +129,12 @@ def get(config: ConfigDict) -> Method:
     )
   words, phases, inference = METHODS[name]
   method = Method(name, words, tuple(phases(config)), inference(config))
+  rounds = all(isinstance(phase, Round) for phase in method.phases)
+  if config.train.overlap and method.phases and rounds:
+    raise ConfigError(
+      f'train.overlap=True samples beside an update, and method.name={name!r} '
+      'samples before its updates; set it to False.'
+    )
   first = config.sampling.first_attempts
   for phase in method.phases:
     if getattr(phase, 'baseline', '') in SIBLINGS and first < 2:

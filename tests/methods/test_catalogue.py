@@ -63,6 +63,13 @@ def test_a_baseline_of_siblings_is_refused_without_any():
     catalogue.get(given)
 
 
+def test_what_samples_before_its_updates_refuses_to_overlap_them():
+  given = config('star_d')
+  given.train.overlap = True
+  with pytest.raises(ConfigError, match='set it to False'):
+    catalogue.get(given)
+
+
 def test_supervised_methods_refuse_three_turns():
   with pytest.raises(ConfigError, match='got turns=3; set turns=2'):
     catalogue.get(config('rise', turns=3))
