@@ -198,10 +198,12 @@ def create(settings: Settings) -> Command:
 
 
 def state(settings: Settings) -> Command:
+  """Returns what says how the JobSet stands."""
   return _kubectl(settings, 'get', 'jobset', settings.name, '--output=json')
 
 
 def logs(settings: Settings, begin: str = '--tail=-1') -> Command:
+  """Returns what shows all pods' output, from where `begin` says."""
   hosts = slices.get(settings.slice).hosts
   return _kubectl(
     settings,

@@ -94,6 +94,7 @@ FIELDS = {f.name: f for f in dataclasses.fields(Settings) if f.metadata}
 
 
 def flag(name: str) -> str:
+  """Returns how a setting is written on the command line."""
   return '--' + name.replace('_', '-')
 
 

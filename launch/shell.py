@@ -59,6 +59,7 @@ class File:
     return f"mkdir -p {folder}\ncat > {self.path} << 'END'\n{self.text}END"
 
   def write(self) -> None:
+    """Writes it, with the folders above it."""
     path = pathlib.Path(self.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(self.text)

@@ -66,16 +66,19 @@ def task(settings: Settings) -> File:
 
 
 def submit(settings: Settings) -> Command:
+  """Returns what submits the task."""
   path = task(settings).path
   what = ('sky', 'jobs', 'launch', '--yes', '--detach-run')
   return command(*what, f'--name={settings.name}', path)
 
 
 def logs(job: str) -> Command:
+  """Returns what shows the job's output until it ends."""
   return command('sky', 'jobs', 'logs', '--follow', job)
 
 
 def cancel(job: str) -> Command:
+  """Returns what ends the job."""
   return command('sky', 'jobs', 'cancel', '--yes', job)
 
 

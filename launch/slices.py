@@ -51,10 +51,12 @@ class Slice:
 
   @property
   def chips(self) -> int:
+    """Returns how many chips it has."""
     return math.prod(int(n) for n in self.shape.split('x'))
 
   @property
   def hosts(self) -> int:
+    """Returns how many machines they are on."""
     one = self.chips <= self.kind.whole
     return 1 if one else self.chips // _PER_HOST
 

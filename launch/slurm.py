@@ -54,6 +54,7 @@ def submit(settings: Settings) -> Command:
 
 
 def state(job: str) -> Command:
+  """Returns what says how the job stands."""
   return command('scontrol', 'show', 'job', '--oneliner', job)
 
 

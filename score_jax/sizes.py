@@ -243,6 +243,7 @@ class Sizes:
 
 
 def elements(tree: Any) -> float:
+  """Returns the numbers that arrays of these layouts hold on one device."""
   return sum(
     math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree)
   )

@@ -324,3 +324,25 @@ def test_the_workspace_names_the_core():
   (told,) = re.findall('(?ms)^The core .*?^$', WORKSPACE)
   names = set(re.findall('`([a-z_]+)`', told))
   assert names == {name.split('.')[-1] for name in CORE}
+
+
+# What is imported under another name than it is installed, or by few.
+DISTRIBUTIONS = {
+  'absl': 'absl-py',
+  'google': 'google-cloud-storage',
+  'orbax': 'orbax-checkpoint',
+  'tensorflow': 'tensorflow-cpu',
+}
+EXTRAS = {'google-cloud-storage', 'libtpu'}  # Of pyproject.toml.
+
+
+def test_what_is_imported_is_asked_for_by_name():
+  asked = (ROOT.parent / 'requirements.in').read_text().split()
+  names = {line.partition('==')[0].lower() for line in asked} | EXTRAS
+  known = {'score_jax', *sys.stdlib_module_names}
+  for name in ORDER:
+    tops = {found.split('.')[0] for found in imports(name)} - known
+    wanted = {
+      DISTRIBUTIONS.get(top, top).lower().replace('_', '-') for top in tops
+    }
+    assert wanted <= names, name

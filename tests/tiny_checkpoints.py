@@ -1,8 +1,5 @@
 """Small random checkpoints of every family, written by transformers."""
 
-import json
-import pathlib
-
 import pytest
 
 WHY = 'the logits to compare with are computed by transformers, in torch'
@@ -152,11 +149,3 @@ def logits(model, tokens, mask=None):
   mask = None if mask is None else torch.tensor(mask, dtype=torch.int64)
   with torch.no_grad():
     return model(tokens, attention_mask=mask).logits.float().numpy()
-
-
-def rewrite_config(folder: pathlib.Path, **changes) -> None:
-  """Sets keys of a config.json; None removes them."""
-  file = folder / 'config.json'
-  hf = {**json.loads(file.read_text()), **changes}
-  hf = {k: v for k, v in hf.items() if v is not None}
-  file.write_text(json.dumps(hf))

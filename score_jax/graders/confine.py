@@ -66,6 +66,7 @@ def _lower(name: str, value: int) -> int:
 
 
 def is_root() -> bool:
+  """Returns whether this process may do all that the system can."""
   return os.geteuid() == 0
 
 

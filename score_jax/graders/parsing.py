@@ -59,7 +59,6 @@ def expression(text: str) -> Any:
   Raises:
     Undecided: if it cannot be read, or should not be.
   """
-
   text = _BINOMIAL.sub(
     lambda found: f'({math.comb(int(found[1]), int(found[2]))})', text
   )

@@ -51,6 +51,7 @@ class Peer(Codec):
       self.reply(data)
 
   def reply(self, data):
+    """Answers a question of the other process."""
     question, containers = self.loads(data)
     self.send(_ANSWER, self.answer(question, containers))
 
@@ -59,6 +60,7 @@ class Peer(Codec):
     raise NotImplementedError
 
   def send(self, kind, data):
+    """Sends bytes; raises WireError if they are too many to cross."""
     if len(data) > MAX_BYTES:
       raise WireError(f'a value of {len(data)} bytes is too large to cross')
     try:
@@ -68,6 +70,7 @@ class Peer(Codec):
       raise Gone('the other side ended') from error
 
   def receive(self):
+    """Returns the kind and the bytes of what the other process sends next."""
     head = self.source.read(9)
     size = int.from_bytes(head[1:], 'little')
     if len(head) < 9 or size > MAX_BYTES or head[:1] not in b'?!':

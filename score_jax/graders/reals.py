@@ -127,7 +127,7 @@ def _of_text(text: str) -> tuple[str, Set]:
       first, *others = [_read(forms.read(part)) for part in parts]
       found = first[1]
       for _, other in others:
-        other = _without(WHOLE, other) if sign == r'\setminus' else other
+        other = _outside(other) if sign == r'\setminus' else other
         found = _common(found, other)
       return _one_name([first, *others]), found
   raise _NoSet(text)
@@ -157,7 +157,7 @@ def _of_sign(left: str, sign: str, right: str) -> tuple[str, Set]:
       raise _NoSet(left)
     return _of_sign(right, _FLIPPED.get(sign, sign), left)
   if absolute is None and sign == '!=':
-    return left.strip(), _without(WHOLE, _points(right))
+    return left.strip(), _outside(_points(right))
   bound = _number(right)
   if absolute is None:
     return left.strip(), _beside(bound, sign)
@@ -197,8 +197,8 @@ def _around(middle: Any, sign: str, radius: Any) -> Set:
   return {
     '<': _joined([(inside,)]) if radius else (),
     '<=': (closed,),
-    '>': _without(WHOLE, (closed,)),
-    '>=': _without(WHOLE, (inside,)) if radius else WHOLE,
+    '>': _outside((closed,)),
+    '>=': _outside((inside,)) if radius else WHOLE,
   }[sign]
 
 
@@ -225,7 +225,7 @@ def _of_several(form: Several) -> tuple[str, Set]:
   if excludes and all(isinstance(item, Scalar) for item in others):
     name, found = _read(first)
     out = _joined([_point(item) for item in others])
-    return name, _common(found, _without(WHOLE, out))
+    return name, _common(found, _outside(out))
   groups = form.word == 'or' and all(isinstance(i, Group) for i in form.items)
   if not (groups or all(isinstance(item, Relation) for item in form.items)):
     raise _NoSet(form)
@@ -309,19 +309,19 @@ def _touches(left: Piece, right: Piece) -> bool:
   return right.low < left.high
 
 
-def _without(whole: Set, part: Set) -> Set:
+def _outside(part: Set) -> Set:
   """Returns the numbers of the whole line that are not in a set."""
-  found, low, has_low = [], whole[0].low, False
+  found, low, has_low = [], WHOLE[0].low, False
   for piece in part:
     if low < piece.low or (has_low and piece.has_low is False):
       found.append(Piece(low, has_low, piece.low, not piece.has_low))
     low, has_low = piece.high, not piece.has_high
-  if low < whole[0].high:
-    found.append(Piece(low, has_low, whole[0].high, False))
+  if low < WHOLE[0].high:
+    found.append(Piece(low, has_low, WHOLE[0].high, False))
   return tuple(found)
 
 
 def _common(one: Set, other: Set) -> Set:
   """Returns the intersection, by the complements."""
-  outside = _joined([_without(WHOLE, one), _without(WHOLE, other)])
-  return _without(WHOLE, outside)
+  outside = _joined([_outside(one), _outside(other)])
+  return _outside(outside)

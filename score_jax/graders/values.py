@@ -146,8 +146,6 @@ class Point:
     self._index, self.signed = index, signed
 
   def __call__(self, name: str) -> Any:
-    import mpmath
-
     draw = random.Random(f'{name} {self._index} {self.signed}')
     value = mpmath.mpf(draw.randrange(10**9, 3 * 10**9)) / 10**9
     return -value if self.signed and draw.random() < 0.7 else value

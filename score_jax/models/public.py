@@ -110,11 +110,8 @@ def get(name: str) -> Mapping[str, Any]:
 def of_preset(preset: str) -> Mapping[str, Any] | None:
   """Returns the numbers of the model that a preset's name begins with.
 
-  `gemma2_2b_math` is gemma2_2b on MATH, `qwen25_math_7b_mbpp` has the sizes of
-  qwen25_7b; None where no model is named.
+  `gemma2_2b_math` is gemma2_2b on MATH; None where no model is named.
   """
-  # Trained further on one subject, a model keeps its sizes.
-  preset = preset.replace('_math_', '_', 1).replace('_coder_', '_', 1)
   for name, numbers in CONFIGS.items():
     if (preset + '_').startswith(name + '_'):
       return numbers
