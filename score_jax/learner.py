@@ -150,10 +150,9 @@ def loss_and_metrics(
 ) -> tuple[jax.Array, Metrics]:
   """Returns the loss, float[], and metrics of a batch of whole groups.
 
-  One forward pass scores all turns, a prompt once for its group; the
-  reference likewise.
-  With an adapter's dropout the gradient has a pass of its own, so that what is
-  paid and reported is of the policy that sampled.
+  One forward pass scores all turns, a prompt once for its group; the reference
+  likewise. With an adapter's dropout the gradient has a pass of its own, so that
+  what is paid and reported is of the policy that sampled.
 
   Args:
     model: of policy and reference.

@@ -3,8 +3,8 @@ r"""Where in an attempt its final answer stands.
 The first of these that a text has is taken, and of several the last one:
 
 1. `\boxed{...}` with balanced braces, unless "final answer" is said behind it.
-   Boxes with nothing but "and", "or" or
-   punctuation between them are one answer of several parts.
+   Boxes with nothing but "and", "or" or punctuation between them are one answer
+   of several parts.
 2. `#### ...` at the head of a line, as GSM8K writes it, or `<answer>...`.
 3. "answer is ...", "answer: ..." to the end of the sentence.
 4. A text of one line that is an answer and nothing else, or the last formula

@@ -25,7 +25,8 @@ _WORDS = re.compile(
 )
 _CURRENCIES = {r'\$': 'dollar', '$': 'dollar', 'USD': 'dollar', '€': 'euro'}
 _ATTACHED = re.compile(
-  r'(?:(?<=[\d}])|(?<=\\pi )|(?<=\\pi))\s*((?:[cmk]m|km/h|mph|kg|m[gLl]|ft|inch|percent|pct|degrees?)'
+  r'(?:(?<=[\d}])|(?<=\\pi )|(?<=\\pi))\s*'
+  r'((?:[cmk]m|km/h|mph|kg|m[gLl]|ft|inch|percent|pct|degrees?)'
   r'(?:/[a-z]+)?)$'
 )
 # None of them is part of a unit; with one, it is a sentence.

@@ -142,8 +142,9 @@ def bind(base: Any, params: Any, lora: Lora | None) -> Any:
 def merge(base: Any, params: Any, lora: Lora, dtype: Any) -> Any:
   """Returns parameters without an adapter that compute what a policy does.
 
-  The sum is made in float32, then rounded, as the other parameters are. In bfloat16 that loses most of a small adapter, so this is for export;
-  what samples is bound, for it has to be what the update scores.
+  The sum is made in float32, then rounded, as the other parameters are. In
+  bfloat16 that loses most of a small adapter, so this is for export; what
+  samples is bound, for it has to be what the update scores.
 
   Args:
     base: of the frozen model.
