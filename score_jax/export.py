@@ -50,9 +50,9 @@ def export(
   import jax
 
   from score_jax import checkpoint, claims, job, programs, sharding
-  from score_jax.models import lora, weights
+  from score_jax.models import lora, served, weights
 
-  weights.refuse_in_use(out)
+  served.refuse_in_use(out)
   config = _settings(workdir)
   chosen = programs.adapter(config)
   if adapter:
@@ -71,7 +71,7 @@ def export(
   template = _chat_template(config, source)
   if adapter:
     params = _cast(params, dtype) if dtype else params
-    weights.save_adapter(out, params, chosen, hf, source, template)
+    served.save_adapter(out, params, chosen, hf, source, template)
     return f'the adapter of {which}'
   dtypes = dtype or weights.stored_dtypes(source)
   if chosen is None:
@@ -79,7 +79,7 @@ def export(
   else:
     frozen = _frozen(config, source, model, meta['reference'], where)
     params = lora.merge(frozen, params, chosen, dtypes)
-  weights.save(out, params, hf, source, progress=True, chat_template=template)
+  served.save(out, params, hf, source, progress=True, chat_template=template)
   return which
 
 

@@ -23,6 +23,7 @@ from score_jax import (
   files,
   inspection,
   learner,
+  likelihood,
   phase,
   processes,
   programs,
@@ -62,10 +63,10 @@ class ImitationRound:
     self.optimizer = programs.optimizer(job.config, plan.steps)
     lora, chunk = adapter(job.config), job.config.model.logits_chunk
     self._reference = None if lora is None else job.base
-    self._update = learner.make_imitation(
+    self._update = likelihood.make_imitation(
       job.model, self.optimizer, chunk, lora, job.config.train.accumulation
     )
-    self._likelihood = learner.make_likelihood(job.model, chunk, lora)
+    self._likelihood = likelihood.make_likelihood(job.model, chunk, lora)
     every = job.config.checkpoint.every
     self._looks = sorted({*range(every, plan.steps + 1, every), plan.steps})
     self._rows: tuple[np.ndarray, np.ndarray] | None = None
@@ -122,7 +123,7 @@ class ImitationRound:
     return state, seen | sampled | metrics
 
   def _check_finite(
-    self, step: int, batch: learner.Examples, metrics: dict[str, float]
+    self, step: int, batch: likelihood.Examples, metrics: dict[str, float]
   ) -> None:
     """Raises TrainingError where an update was not finite."""
     if np.isfinite([metrics['loss'], metrics['grad_norm']]).all():
@@ -164,7 +165,7 @@ class ImitationRound:
     looking = self._look_batches() * len(self._looks)
     return max(1, self.plan.steps - looking)
 
-  def _batch(self, step: int) -> learner.Examples:
+  def _batch(self, step: int) -> likelihood.Examples:
     """Returns the rows of an update, in epochs of all rows of the round."""
     if self._rows is None:
       self._rows = self._read()
@@ -224,9 +225,9 @@ class ImitationRound:
       say(f'{self._path()} cannot be read; its traces are collected again')
       return None
 
-  def _put(self, tokens: np.ndarray, weight: np.ndarray) -> learner.Examples:
+  def _put(self, tokens: np.ndarray, weight: np.ndarray) -> likelihood.Examples:
     mesh = self.job.mesh
-    return learner.Examples(
+    return likelihood.Examples(
       sharding.put_rows(mesh, tokens), sharding.put_rows(mesh, weight)
     )
 

@@ -34,6 +34,7 @@ from score_jax import (
   files,
   grading,
   learner,
+  likelihood,
   optimizers,
   rollout,
   sampler,
@@ -42,7 +43,7 @@ from score_jax import (
   tokenizer,
 )
 from score_jax.journal import say
-from score_jax.models import families, transformer, weights
+from score_jax.models import families, served, transformer
 from score_jax.models.architecture import Execution
 from score_jax.policy import Policy
 from score_jax.stopping import Stop
@@ -117,7 +118,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> None:
     say(f'  {name:44} {value:.3f}')
   unfinished = workdir / 'model.unfinished'
   shutil.rmtree(unfinished, ignore_errors=True)
-  weights.save(unfinished, params, hf)
+  served.save(unfinished, params, hf)
   for path in source.iterdir():
     shutil.copy(path, unfinished)
   unfinished.rename(folder)  # Whole or absent, whenever a kill comes.
@@ -186,7 +187,7 @@ def _setup(config, stop, source, hf) -> _Run:
 
 def _examples(
   run: _Run, rows: list[list[tuple[list[int], float]]], turns: int
-) -> learner.Examples:
+) -> likelihood.Examples:
   """Returns rows of parts, each part's tokens with one weight in the loss."""
   c = run.config.sampling
   # An attempt that was cut off is closed by one token more than its limit.
@@ -198,7 +199,7 @@ def _examples(
     ids = [token for part, _ in parts for token in part]
     tokens[i, : len(ids)] = ids
     weight[i, : len(ids)] = [w for part, w in parts for _ in part]
-  return learner.Examples(
+  return likelihood.Examples(
     sharding.put_rows(run.mesh, tokens), sharding.put_rows(run.mesh, weight)
   )
 
@@ -240,7 +241,7 @@ def _learner(run: _Run, params: Any, steps: int):
   params = jax.tree.map(jnp.copy, params)
   state = learner.init_state(params, optimizer, 0.0)
   chunk = run.config.model.logits_chunk
-  return state, learner.make_imitation(run.model, optimizer, chunk)
+  return state, likelihood.make_imitation(run.model, optimizer, chunk)
 
 
 def _bar(run: _Run, steps: int, name: str) -> tqdm.tqdm:

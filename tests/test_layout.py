@@ -51,12 +51,14 @@ ORDER = (
   'models.names',
   'models.tensor_files',
   'models.weights',
+  'models.served',
   'reading',
   'parts',
   'decoding',
   'sampler',
   'optimizers',
   'learner',
+  'likelihood',
   'evaluation',
   'budget',
   'chat',
@@ -199,6 +201,7 @@ CORE = (
   'sampler',
   'optimizers',
   'learner',
+  'likelihood',
   'evaluation',
 )
 # Enough for arrays in, arrays out: no files, flags, clocks or logs, and none

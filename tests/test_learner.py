@@ -13,8 +13,16 @@ import optax
 import pytest
 import tiny
 
-from score_jax import correction, learner, optimizers, reading, sampler
-from score_jax.learner import Batch, Examples
+from score_jax import (
+  correction,
+  learner,
+  likelihood,
+  optimizers,
+  reading,
+  sampler,
+)
+from score_jax.learner import Batch
+from score_jax.likelihood import Examples
 from score_jax.policy import Policy
 
 MODEL = tiny.transformer(unroll=False)
@@ -356,7 +364,7 @@ def test_imitation_descends_the_weighted_mean_of_minus_log_probability(parts):
     return value, optax.apply_updates(params, changes)
 
   loss, params = by_hand(start)
-  state, metrics = learner.make_imitation(model, ADAM, 16, None, parts)(
+  state, metrics = likelihood.make_imitation(model, ADAM, 16, None, parts)(
     learner.init_state(start, ADAM, BETA2), Examples(tokens, weight)
   )
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)

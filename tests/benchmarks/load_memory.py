@@ -87,7 +87,7 @@ def measure(folder: pathlib.Path, fsdp: int, tensor: int) -> None:
   import jax
 
   from score_jax import sharding
-  from score_jax.models import families, weights
+  from score_jax.models import families, served, weights
   from score_jax.models.architecture import Execution
   from score_jax.models.transformer import Transformer
 
@@ -103,7 +103,7 @@ def measure(folder: pathlib.Path, fsdp: int, tensor: int) -> None:
   size = sum(x.nbytes for x in jax.tree.leaves(params))
   largest = 2 * CONFIG['vocab_size'] * CONFIG['hidden_size']
   with tempfile.TemporaryDirectory() as out:
-    weights.save(pathlib.Path(out) / 'out', params, hf, folder)
+    served.save(pathlib.Path(out) / 'out', params, hf, folder)
   print(
     f'mesh (1, {fsdp}, {tensor}): model {size / MB:.0f} MB, largest tensor '
     f'{largest / MB:.0f} MB; beyond model and start, peak host memory of '

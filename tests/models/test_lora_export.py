@@ -12,7 +12,7 @@ import tiny
 import tiny_checkpoints
 
 from score_jax.config import ConfigError, PROJECTIONS
-from score_jax.models import families, lora, weights
+from score_jax.models import families, lora, served, weights
 from score_jax.models.architecture import Execution
 from score_jax.models.lora import Lora
 from score_jax.models.transformer import Transformer
@@ -53,9 +53,9 @@ def test_peft_and_transformers_make_the_same_of_it(checkpoint, tmp_path, case):
   _, folder = checkpoint(case)
   chosen = Lora(3, 12.0, PROJECTIONS if case == 'qwen3' else SOME, 0.1)
   hf, base, adapter, expected = ours(folder, chosen)
-  weights.save_adapter(tmp_path / 'adapter', adapter, chosen, hf, folder)
+  served.save_adapter(tmp_path / 'adapter', adapter, chosen, hf, folder)
   merged = lora.merge(base, adapter, chosen, 'float32')
-  weights.save(tmp_path / 'merged', merged, hf, folder)
+  served.save(tmp_path / 'merged', merged, hf, folder)
   load = tiny_checkpoints.transformers.AutoModelForCausalLM.from_pretrained
   assert_near(
     tiny_checkpoints.logits(load(tmp_path / 'merged'), some_tokens()), expected
@@ -69,7 +69,7 @@ def test_with_vision_peft_adapts_the_text_part_alone(checkpoint, tmp_path):
   _, folder = checkpoint('gemma3 with vision')
   chosen = Lora(2, 4.0, SOME, 0.0)
   hf, _, adapter, expected = ours(folder, chosen)
-  weights.save_adapter(tmp_path / 'adapter', adapter, chosen, hf, folder)
+  served.save_adapter(tmp_path / 'adapter', adapter, chosen, hf, folder)
   load = tiny_checkpoints.transformers.AutoModelForImageTextToText
   theirs = peft.PeftModel.from_pretrained(
     load.from_pretrained(folder), tmp_path / 'adapter'
@@ -87,7 +87,7 @@ def test_its_tensors_are_named_and_turned_as_peft_has_them(
   chosen = Lora(3, 12.0, ('key', 'output'), 0.25)
   hf, _, adapter, _ = ours(folder, chosen, 'bfloat16')
   out = tmp_path / 'adapter'
-  weights.save_adapter(out, adapter, chosen, hf, folder)
+  served.save_adapter(out, adapter, chosen, hf, folder)
   tensors = safetensors.numpy.load_file(out / 'adapter_model.safetensors')
   assert len(tensors) == 3 * 2 * 2  # Layers, projections, factors.
   attention = adapter['layers']['attention']
@@ -107,4 +107,4 @@ def test_its_tensors_are_named_and_turned_as_peft_has_them(
   assert (described['r'], described['lora_alpha']) == (3, 12.0)
   assert described['lora_dropout'] == 0.25
   with pytest.raises(ConfigError, match='is in use'):
-    weights.save_adapter(out, adapter, chosen, hf, folder)
+    served.save_adapter(out, adapter, chosen, hf, folder)

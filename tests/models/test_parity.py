@@ -12,7 +12,7 @@ import tiny_checkpoints
 
 from score_jax import sampler
 from score_jax.config import ConfigError
-from score_jax.models import families, weights
+from score_jax.models import families, served, weights
 from score_jax.models.architecture import Execution, inverse_frequencies, Rope
 from score_jax.models.transformer import Transformer
 from score_jax.policy import Policy
@@ -229,7 +229,7 @@ def test_what_transformers_wrote_is_exported_byte_for_byte(
   assert len(list((tmp_path / 'in').glob('*.safetensors'))) > 1
   _, params = ours(tmp_path / 'in', 'bfloat16')
   hf = weights.read_config(tmp_path / 'in')
-  weights.save(tmp_path / 'out', params, hf, tmp_path / 'in')
+  served.save(tmp_path / 'out', params, hf, tmp_path / 'in')
   assert tensors_of(tmp_path / 'out') == tensors_of(tmp_path / 'in')
 
 
@@ -253,7 +253,7 @@ def test_what_was_trained_and_exported_transformers_computes_alike(
     lambda x: x + 0.1 * jnp.sin(jnp.cumsum(x)).reshape(x.shape), params
   )
   hf = weights.read_config(folder)
-  weights.save(tmp_path / 'out', params, hf, folder, file_bytes=20_000)
+  served.save(tmp_path / 'out', params, hf, folder, file_bytes=20_000)
   kind = tiny_checkpoints.transformers.AutoModelForCausalLM
   if case == 'gemma3 with vision':
     kind = tiny_checkpoints.transformers.AutoModelForImageTextToText
@@ -271,8 +271,8 @@ def test_a_model_with_vision_is_exported_with_it_or_as_text_alone(
   model, params = ours(folder)
   hf = weights.read_config(folder)
   with pytest.raises(ConfigError, match='vision part, which is copied from'):
-    weights.save(tmp_path / 'out', params, hf)
-  weights.save(tmp_path / 'out', params, hf['text_config'])
+    served.save(tmp_path / 'out', params, hf)
+  served.save(tmp_path / 'out', params, hf['text_config'])
   kind = tiny_checkpoints.transformers.AutoModelForCausalLM
   theirs = kind.from_pretrained(tmp_path / 'out')
   tokens, mask = some_tokens()

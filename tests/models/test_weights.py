@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from score_jax import sharding
 from score_jax.config import ConfigError
-from score_jax.models import families, names, weights
+from score_jax.models import families, names, served, weights
 from score_jax.models.architecture import Execution
 from score_jax.models.transformer import Transformer
 
@@ -74,8 +74,8 @@ def originals(tmp_path_factory):
   """The same weights in one file and in many."""
   folder = tmp_path_factory.mktemp('originals')
   params = random_params(model_of(TINY))
-  weights.save(folder / 'tiny', params, TINY)
-  weights.save(folder / 'parts', params, TINY, file_bytes=4000)
+  served.save(folder / 'tiny', params, TINY)
+  served.save(folder / 'parts', params, TINY, file_bytes=4000)
   return folder
 
 
@@ -121,10 +121,10 @@ def refusal(folder, **execution):
 )
 def test_what_was_imported_is_exported_byte_for_byte(tmp_path, mesh, dtype):
   params = random_params(model_of(TINY, param_dtype=dtype))
-  weights.save(tmp_path / 'first', params, TINY)
+  served.save(tmp_path / 'first', params, TINY)
   hf = weights.read_config(tmp_path / 'first')
   params = load(tmp_path / 'first', mesh, param_dtype=dtype)
-  weights.save(tmp_path / 'second', params, hf, file_bytes=3000)
+  served.save(tmp_path / 'second', params, hf, file_bytes=3000)
   assert read_raw(tmp_path / 'second') == read_raw(tmp_path / 'first')
   assert len(list((tmp_path / 'second').glob('*.safetensors'))) > 3
   assert weights.read_config(tmp_path / 'second') == hf
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_several_dtypes_is_exported_as_it_came(
     load(folder),
     weights.stored_dtypes(folder),
   )
-  weights.save(tmp_path / 'again', params, TINY, folder)
+  served.save(tmp_path / 'again', params, TINY, folder)
   assert read_raw(tmp_path / 'again') == read_raw(folder)
   hf = weights.read_config(tmp_path / 'again')
   assert hf['torch_dtype'] == 'float16'
@@ -214,7 +214,7 @@ def test_a_tied_head_may_be_there_if_it_is_the_embedding(folder, tmp_path):
   rewrite(folder, tie)
   params = load(folder)
   assert 'head' not in params
-  weights.save(tmp_path / 'again', params, hf, folder)
+  served.save(tmp_path / 'again', params, hf, folder)
   assert read_raw(tmp_path / 'again') == read_raw(folder)
   rewrite(folder, lambda tensors: tensors.pop('lm_head.weight'))
   jax.tree.map(np.testing.assert_array_equal, load(folder), params)
@@ -225,7 +225,7 @@ def test_stored_angles_are_passed_over_and_exported_as_they_came(
 ):
   angles = {'model.layers.0.self_attn.rotary_emb.inv_freq': np.ones(4, '<f4')}
   rewrite(folder, lambda tensors: tensors.update(angles))
-  weights.save(tmp_path / 'again', load(folder), TINY, folder)
+  served.save(tmp_path / 'again', load(folder), TINY, folder)
   assert read_raw(tmp_path / 'again') == read_raw(folder)
 
 
@@ -234,7 +234,7 @@ def test_an_export_takes_the_tokenizer_along_but_no_other_files(
 ):
   for name in ('tokenizer.json', 'generation_config.json', 'optimizer.pt'):
     (folder / name).write_text(name)
-  weights.save(tmp_path / 'out', load(folder), TINY, folder)
+  served.save(tmp_path / 'out', load(folder), TINY, folder)
   assert {f.name for f in (tmp_path / 'out').iterdir()} == {
     'config.json',
     'generation_config.json',
@@ -261,33 +261,31 @@ def test_no_file_is_larger_than_asked_and_the_index_knows_them(sharded):
 def test_an_export_that_fails_leaves_no_folder(folder, tmp_path):
   broken = {**TINY, 'surprise': object()}  # JSON cannot say this.
   with pytest.raises(TypeError):
-    weights.save(tmp_path / 'out', load(folder), broken)
+    served.save(tmp_path / 'out', load(folder), broken)
   assert not (tmp_path / 'out').exists()
-  weights.save(tmp_path / 'out', load(folder), TINY)
+  served.save(tmp_path / 'out', load(folder), TINY)
   assert not (tmp_path / 'out.tmp').exists()
 
 
 def test_an_export_never_overwrites(folder):
   params = load(folder)
   with pytest.raises(ConfigError, match='tiny is in use; export to a folder'):
-    weights.save(folder, params, TINY)
+    served.save(folder, params, TINY)
 
 
 def test_parameters_of_another_architecture_are_not_exported(folder, tmp_path):
   params = load(folder)
   with pytest.raises(ConfigError, match=r'embedding has the shape \[32, 16\]'):
-    weights.save(tmp_path / 'out', params, {**TINY, 'vocab_size': 64})
+    served.save(tmp_path / 'out', params, {**TINY, 'vocab_size': 64})
   with pytest.raises(ConfigError, match='head are in one only'):
-    weights.save(
-      tmp_path / 'out', params, {**TINY, 'tie_word_embeddings': True}
-    )
+    served.save(tmp_path / 'out', params, {**TINY, 'tie_word_embeddings': True})
   assert not (tmp_path / 'out').exists()
 
 
 def test_a_bar_counts_the_bytes(folder, tmp_path, capsys):
   params = weights.load(folder, weights.target(model_of(TINY)), progress=True)
   assert 'loading tiny: 100%' in capsys.readouterr().err
-  weights.save(tmp_path / 'out', params, TINY, progress=True)
+  served.save(tmp_path / 'out', params, TINY, progress=True)
   assert 'exporting out: 100%' in capsys.readouterr().err
 
 
@@ -462,7 +460,7 @@ import jax
 jax.config.update('jax_num_cpu_devices', 2)
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from score_jax import sharding
-from score_jax.models import families, weights
+from score_jax.models import families, served, weights
 from score_jax.models.architecture import Execution
 from score_jax.models.transformer import Transformer
 
@@ -472,7 +470,7 @@ mesh = sharding.make_mesh((1, 2, 2))
 model = Transformer(families.model_config(hf), Execution(mesh=mesh))
 params = weights.load(source, weights.target(model))
 assert not params['embedding'].is_fully_addressable
-weights.save(out, params, hf, source, file_bytes=4000)
+served.save(out, params, hf, source, file_bytes=4000)
 """
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax import learner, objective, optimizers, sampler
+from score_jax import learner, likelihood, objective, optimizers, sampler
 from score_jax.models import families, weights
 from score_jax.models.architecture import Execution
 from score_jax.models.transformer import Transformer
@@ -131,8 +131,8 @@ def update(job: Job) -> Work:
   model, params = _load(job)
   trajectory, shape = _written(job), job.shape
   mine = trajectory.turn > 0
-  examples = learner.Examples(trajectory.tokens, mine.astype(jnp.float32))
-  logp = learner.make_likelihood(model, LOGITS)(params, examples)
+  examples = likelihood.Examples(trajectory.tokens, mine.astype(jnp.float32))
+  logp = likelihood.make_likelihood(model, LOGITS)(params, examples)
   trajectory = dataclasses.replace(trajectory, logp=logp)
   draw = np.random.default_rng(4)
   shape_of_rewards = (shape.rows, len(shape.attempts))
