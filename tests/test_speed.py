@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import subprocess
 import sys
 
 import numpy as np
@@ -182,3 +185,36 @@ def test_ours_scores_what_transformers_scores_and_goes_on_from_it(folder):
   assert contest.difference(mine.check, theirs.check) == ''
   mine.repeat()
   theirs.repeat()
+
+
+def test_the_command_for_accelerators_runs_wherever_it_is(tmp_path):
+  ended = subprocess.run(
+    [
+      *(sys.executable, '-m', 'tests.benchmarks.accelerator', '--rounds=1'),
+      *('--config=configs/score.py', '--config.model.unroll=False'),
+      *('--config.train.trajectories=32', '--config.sampling.first_attempts=4'),
+      *('--config.mesh.fsdp=4', '--config.sampling.layout=gathered'),
+      *('--config.model.dtype=bfloat16', '--config.sampling.parts=2'),
+      *('--tflops=0.1', f'--trace={tmp_path}', f'--out={tmp_path}/found.json'),
+    ],
+    cwd=pathlib.Path(__file__).parents[1],
+    env=os.environ
+    | {
+      'JAX_PLATFORMS': 'cpu',
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=4 '
+      '--xla_backend_optimization_level=0',
+    },
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert ended.returncode == 0, ended.stderr
+  found = json.loads((tmp_path / 'found.json').read_text())
+  assert found['what'].startswith('4 x cpu, mesh 1 x 4 x 1; 84,608 parameters')
+  assert [row['work'] for row in found['rows']] == ['sample', 'update']
+  for row in found['rows']:
+    assert float(row['TFLOP/s']) > 0
+    assert row['of its peak'].endswith('%')
+    assert row['of its bandwidth'] == 'not known'
+    assert '| '.join(row.values()) in ended.stdout.replace(' | ', '| ')
+  assert list(tmp_path.rglob('*.xplane.pb'))
