@@ -308,7 +308,9 @@ def test_a_run_of_both_stages_says_and_saves_what_it_trains(
   # Rank 4 on 64 -> 4 x 16 twice and on 128 -> 64, in two layers.
   count = 2 * 4 * (2 * (64 + 64) + (128 + 64))
   assert f'trained   {count:,} parameters of an adapter of rank 4' in said
-  assert f'adapter {4 * count / 1000:.3g} kB, reference 338 kB' in said
+  # Of the parts of that, the reference is whole, and Adam has the adapter's.
+  assert 'of a device at most, in the update' in said
+  assert 'reference 338 kB' in said
   for stage in small.STEPS:
     params = small.params(workdir, stage, 2)
     assert sum(map(len, params.values())) == 4 * count
