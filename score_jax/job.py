@@ -162,7 +162,7 @@ class Job:
     policy = Policy(self.config.eval.temperature)
     own = self.config.task.instruction or self.task.instruction
     ids = [self.tokenizer.between(text or own) for text in texts]
-    _check_turns(self.config, self._lengths(turns), [len(i) for i in ids])
+    _check_length(self.config, self._lengths(turns), [len(i) for i in ids])
     return (
       sampler.make_sampler(self.decoder, self.sampling(turns, 1, 1, policy)),
       tuple(sharding.put_whole(self.mesh, np.array(i, np.int32)) for i in ids),
@@ -259,7 +259,8 @@ def setup(
   if processes.several():
     _check_alike(folder, base_hash, splits)
   stop.check()
-  _check_length(config, folder, len(ids))
+  lengths = [len(ids)] * (config.turns - 1)
+  _check_length(config, config.sampling.max_tokens, lengths)
   _check_ids(folder, model.config.vocab_size, words, ids, splits)
   between = sharding.put_whole(mesh, np.array(ids, np.int32))
   return Job(
@@ -358,36 +359,30 @@ def _open_graders(
   return [graders[key] for key in keys]
 
 
-def _check_length(config: ConfigDict, folder: str, between: int) -> None:
-  """Refuses rows that may grow past the positions that a model was made for."""
+def _check_length(
+  config: ConfigDict, attempts: Sequence[int], between: Sequence[int]
+) -> None:
+  """Refuses rows that may grow past the positions that a model was made for.
+
+  Args:
+    config: settings.
+    attempts: the most tokens of each.
+    between: tokens of each instruction between them.
+  """
+  folder = model_folder(config)
   most = families.positions(weights.read_config(folder))
   prompt = config.sampling.max_prompt_tokens
-  whole = programs.columns(config, between)
+  # And what closes an attempt that was cut off.
+  whole = prompt + sum(attempts) + sum(between) + len(between)
   if whole > most:
     raise ConfigError(
       f'sampling.max_prompt_tokens={prompt}, sampling.max_tokens='
-      f'{tuple(config.sampling.max_tokens)} and instructions of {between} '
-      f'tokens make rows of {whole}, and the model has '
-      f'max_position_embeddings={most} ({folder}/config.json); lower one of '
-      'them.'
-    )
-
-
-def _check_turns(
-  config: ConfigDict, attempts: Sequence[int], between: Sequence[int]
-) -> None:
-  """Refuses the same of what a model is asked in an evaluation alone."""
-  most = families.positions(weights.read_config(model_folder(config)))
-  # And what closes an attempt that was cut off.
-  whole = config.sampling.max_prompt_tokens + sum(attempts) + sum(between)
-  whole += len(between)
-  if whole > most:
-    raise ConfigError(
-      f'{len(attempts)} answers in a row (eval.attempts={config.eval.attempts}, '
-      f'table.turns={config.table.turns}, method.name={config.method.name}) '
-      f'of at most {max(attempts)} tokens (sampling.max_tokens) make rows of '
-      f'{whole}, and the model has max_position_embeddings={most}; lower one of '
-      'them.'
+      f'{tuple(config.sampling.max_tokens)} and instructions of '
+      f'{max(between, default=0)} tokens make rows of {whole} with '
+      f'{len(attempts)} answers (turns={config.turns}, eval.attempts='
+      f'{config.eval.attempts}, table.turns={config.table.turns}), and the '
+      f'model has max_position_embeddings={most} ({folder}/config.json); '
+      'lower one of them.'
     )
 
 

@@ -183,10 +183,10 @@ def _loss_and_sums(
   reference,
   beta2,
   batch,
-  key=None,
-  near=None,
-  average=None,
-  width=None,
+  key,
+  near,
+  average,
+  width,
 ) -> tuple[jax.Array, Metrics]:
   """Returns the same, with `sums` over tokens in place of means over them.
 
@@ -411,6 +411,7 @@ def _gradient(model, learning, state, reference, batch, near):
   key = jax.random.fold_in(key, learning.first_step + state.step)
 
   def of_part(width, i, rows):
+    """Returns what a part teaches, as `parts.OfPart`."""
     (loss, metrics), grads = grad(
       model,
       learning,

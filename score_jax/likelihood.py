@@ -84,6 +84,7 @@ def make_imitation(
     return -jnp.sum(total) / weight
 
   def gradient(params, examples, reference):
+    """Returns the loss and its gradient, summed over the parts."""
     weight = jnp.sum(examples.weight)
     of_part = jax.value_and_grad(loss)
     if accumulation == 1:

@@ -125,11 +125,7 @@ def make(
     model=called,
     setup=setup,
     target=target,
-    moments=[
-      *estimate.prepare_moments(setup),
-      *estimate.sampling_moments(setup),
-      *estimate.update_moments(setup),
-    ],
+    moments=_moments(setup),
     waiting=fitting.waiting(setup),
     compiled=_compile(made(tpu.mesh(shape, found))) if found else {},
     costs=estimate.step_cost(setup),
@@ -139,6 +135,15 @@ def make(
     else [],
     warnings=advice.warnings(setup, fitting.peak(setup), memory),
   )
+
+
+def _moments(setup: Setup) -> list[Moment]:
+  """Returns the moments of all programs at which memory may peak."""
+  return [
+    *estimate.prepare_moments(setup),
+    *estimate.sampling_moments(setup),
+    *estimate.update_moments(setup),
+  ]
 
 
 def _times(

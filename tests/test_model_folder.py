@@ -130,9 +130,9 @@ def test_more_attempts_than_the_model_has_positions_for_are_refused(
   hf = json.loads(path.read_text())
   path.write_text(json.dumps(hf | {'max_position_embeddings': 100}))
   text = refusal(model__path=folder, eval__attempts=6)
-  assert '6 answers in a row (eval.attempts=6' in text
   # Prompt 8, six times 6, five times the instruction and what closes.
-  assert 'rows of 119, and the model has max_position_embeddings=100' in text
+  assert 'rows of 119 with 6 answers (turns=2, eval.attempts=6' in text
+  assert 'max_position_embeddings=100' in text
 
 
 def test_rows_as_long_as_the_models_positions_are_trained(
