@@ -230,6 +230,7 @@ def run(settings: Settings) -> int:
   created = False
 
   def body() -> int:
+    """Returns the exit code of the job."""
     nonlocal created
     job_set(settings).write()
     created = True  # From now on there may be something.

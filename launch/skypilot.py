@@ -92,6 +92,7 @@ def run(settings: Settings) -> int:
   job = ''
 
   def body() -> int:
+    """Returns the exit code of the job."""
     nonlocal job
     task(settings).write()
     with shell.held('the job is being submitted'):

@@ -85,6 +85,7 @@ def run(settings: Settings) -> int:
   job = ''
 
   def start() -> int:
+    """Returns the exit code of one job, submitted and watched."""
     nonlocal job
     with shell.held('the job is being submitted'):
       made = shell.look(submit(settings))

@@ -177,6 +177,7 @@ def run(settings: Settings) -> int:
   lease = Lease()
 
   def body() -> int:
+    """Returns the exit code of the job."""
     for words in pack(settings):
       if shell.run(words).code:
         return FAILED
