@@ -25,7 +25,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
 
 from score_jax import sharding
-from score_jax.models import lora, narrow
+from score_jax.models import narrow
+from score_jax.models.stack import PROJECTIONS
 from score_jax.models.transformer import Transformer
 
 LAYOUTS = {
@@ -146,7 +147,7 @@ def _narrowed(decoding, dtype, path, x):
   if decoding.weights == 'int8' and not name.startswith('lora'):
     inputs = (1,)  # Of a table: the width, which logits sum over.
     if path not in _TABLES:
-      inputs = tuple(range(lora.PROJECTIONS[module[-1]][1]))
+      inputs = tuple(range(PROJECTIONS[module[-1]][1]))
     x, scale = narrow.quantize(x, inputs)
     yield (*module, f'{name}_scale'), scale
   elif decoding.weights == 'bfloat16':
@@ -191,7 +192,7 @@ def _axes(names, path) -> tuple[str | None, ...]:
   if (table := (name.removesuffix('_scale'),)) in _TABLES:
     return names[table][:1]
   kernel = names[*module, 'kernel']
-  outputs = 1 + lora.PROJECTIONS[module[-1]][1]
+  outputs = 1 + PROJECTIONS[module[-1]][1]
   return {
     'kernel_scale': ('layers', *kernel[outputs:]),
     'lora_a': (*kernel[:outputs], None),

@@ -16,7 +16,8 @@ import optax
 
 from score_jax import correction, objective, parts, reading, sharding
 from score_jax.models.lora import bind, Lora
-from score_jax.models.transformer import by_layer, Transformer
+from score_jax.models.stack import by_layer
+from score_jax.models.transformer import Transformer
 from score_jax.policy import Attempts, Policy, score_tokens, TokenScores
 from score_jax.trajectory import Trajectory
 
@@ -308,7 +309,7 @@ def _decoder(model, params, dropout=0.0, key=None) -> reading.Decoder:
   if dropout:
     execution = dataclasses.replace(model.execution, adapter_dropout=dropout)
     model = model.clone(execution=execution)
-  params = by_layer(model, params)
+  params = by_layer(model.execution, params)
 
   def decode(call, tokens, cache):
     rngs = {'dropout': jax.random.fold_in(key, call)} if dropout else None

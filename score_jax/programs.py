@@ -32,7 +32,7 @@ from score_jax import (
   sampler,
   sharding,
 )
-from score_jax.models import kernels, lora, transformer, weights
+from score_jax.models import kernels, lora, stack, transformer, weights
 from score_jax.models.architecture import Execution, ModelConfig
 from score_jax.policy import Policy
 from score_jax.trajectory import Trajectory
@@ -272,8 +272,17 @@ def decoder(
     unroll=c.unroll,
     mesh=mesh,
     attention=c.attention,
+    block=stack.BLOCK if _is_one_cpu(mesh) else 0,
   )
   return transformer.Transformer(architecture, execution)
+
+
+def _is_one_cpu(mesh: Mesh | AbstractMesh) -> bool:
+  return (
+    isinstance(mesh, Mesh)
+    and mesh.size == 1
+    and mesh.devices.item().platform == 'cpu'
+  )
 
 
 def device_bytes(tree: Any) -> int:

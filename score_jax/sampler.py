@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from score_jax import sharding
-from score_jax.models import transformer
+from score_jax.models import stack, transformer
 from score_jax.models.attention import KeyValue
 from score_jax.models.cache import Cache, empty_cache, grown
 from score_jax.policy import draw, Policy
@@ -114,7 +114,7 @@ def make_sampler(model: transformer.Transformer, sampling: Sampling) -> Sample:
 
 
 def _sample(model, sampling, params, prompts, instructions, key, first=None):
-  run = _Model(model, {'params': transformer.by_layer(model, params)})
+  run = _model(model, sampling, params, len(prompts.tokens))
   turns = len(sampling.max_tokens)
   rows, cache, hidden = _prefill(run, sampling, prompts, instructions)
   truncated, spans = [], []
@@ -149,14 +149,16 @@ class _Model:
 
   module: transformer.Transformer
   variables: dict
+  few: dict  # The same, as steps of few rows read them.
 
   def __call__(self, *args):
     return self.module.apply(self.variables, *args)
 
-  def at(self, step: jax.Array) -> _Model:
-    """Returns the decoder for one step of a loop."""
-    dtype = self.module.execution.dtype
-    return _Model(self.module, _held(self.variables, step, dtype))
+  def at(self, step: jax.Array, rows: int) -> _Model:
+    """Returns the decoder for one step of a loop, of so many rows."""
+    variables = self.few if rows <= stack.FEW else self.variables
+    held = _held(variables, step, self.module.execution.dtype)
+    return _Model(self.module, held, held)
 
   def unembed(self, hidden: jax.Array) -> jax.Array:
     return self.module.apply(self.variables, hidden, method='unembed')
@@ -165,6 +167,17 @@ class _Model:
     """Returns x laid out with its first dimension split as rows."""
     axes = ('batch',) + (None,) * (x.ndim - 1)
     return sharding.constrain(self.module.execution.mesh, x, *axes)
+
+
+def _model(model, sampling, params, problems: int) -> _Model:
+  """Returns the decoder with its layers apart, and its kernels in blocks."""
+  execution = model.execution
+  params = stack.by_layer(execution, params)
+  few = stack.in_blocks(execution, params)
+  rows = problems * sampling.first_attempts * sampling.second_attempts
+  if rows <= stack.FEW:
+    params = few  # No pass of the loops reads the others; they are not kept.
+  return _Model(model, {'params': params}, {'params': few})
 
 
 def _held(tree, step: jax.Array, dtype: str):
@@ -283,7 +296,7 @@ def _attempt(run, sampling, rows, cache, hidden, attempt, turn):
 
 def _step(run, sampling, turn, attempt, state):
   i, rows, cache = state
-  now = run.at(i)
+  now = run.at(i, len(rows.length))
   prompt = _held(cache.prompt, i, run.module.execution.dtype)
   # A row that has ended feeds its last token again, which changes nothing.
   column = rows.length[:, None] - 1

@@ -25,7 +25,7 @@ from score_jax import (
   tpu,
 )
 from score_jax.decoding import Decoding
-from score_jax.models import lora, narrow, weights
+from score_jax.models import lora, narrow, stack, weights
 from score_jax.models.cache import Cache
 from score_jax.timing import Times
 
@@ -34,7 +34,7 @@ CONFIG = dataclasses.replace(tiny.RICH, vocab_size=16, mlp=32)
 UNTIED = dataclasses.replace(tiny.PLAIN, vocab_size=16, mlp=32)
 PROMPTS = [[3, 4, 5], [4], [6, 13], [5]]
 INSTRUCTION = [5, 6]
-ADAPTER = lora.Lora(2, 4.0, tuple(lora.PROJECTIONS), 0.0)
+ADAPTER = lora.Lora(2, 4.0, tuple(stack.PROJECTIONS), 0.0)
 INT8 = Decoding('int8', 'int8')
 
 
@@ -164,7 +164,7 @@ def widened(made):
       continue
     scale = flat.get((*module, f'{name}_scale'))
     if scale is not None:
-      inputs = lora.PROJECTIONS[module[-1]][1] if module else 1
+      inputs = stack.PROJECTIONS[module[-1]][1] if module else 1
       axes = tuple(range(1, 1 + inputs))
       x = x.astype(np.float32) * np.expand_dims(scale, axes)
     wide[*module, name] = jnp.asarray(x)
@@ -197,7 +197,7 @@ def half_steps(params, made):
     if scale is None:
       half[path] = np.zeros(x.shape)
       continue
-    inputs = lora.PROJECTIONS[module[-1]][1] if module else 1
+    inputs = stack.PROJECTIONS[module[-1]][1] if module else 1
     axes = tuple(range(1, 1 + inputs))
     half[path] = np.broadcast_to(np.expand_dims(scale, axes) / 2, x.shape)
   return half

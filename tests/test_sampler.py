@@ -14,6 +14,7 @@ import scipy.stats
 import tiny
 
 from score_jax import policy, sampler
+from score_jax.models import stack
 from score_jax.policy import Policy
 from score_jax.sampler import FirstAttempts, make_sampler
 from score_jax.trajectory import Trajectory
@@ -341,6 +342,28 @@ def test_growing_and_leaving_out_ended_rows_change_nothing(sampled, name, how):
     instruction_arrays(case.instructions),
     KEY,
   )
+  expected = sampled(name)
+  for field in dataclasses.fields(Trajectory):
+    np.testing.assert_allclose(
+      getattr(found, field.name), getattr(expected, field.name), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize('few', [1, 5, 64])
+@pytest.mark.parametrize('name', ['three turns', 'shared first attempts'])
+def test_kernels_in_blocks_change_nothing(sampled, monkeypatch, name, few):
+  """All steps, those of the last rows alone, and none but the last row's."""
+  monkeypatch.setattr(stack, 'FEW', few)
+  case = CASES[name]
+  execution = dataclasses.replace(case.model.execution, block=8, unroll=True)
+  sampling = dataclasses.replace(case.sampling, compact=(0.5, 0.2, 0.05))
+  found = make_sampler(case.model.clone(execution=execution), sampling)(
+    case.params,
+    tiny.prompts(PROMPTS, WIDTH),
+    instruction_arrays(case.instructions),
+    KEY,
+  )
+  make_sampler.cache_clear()  # What was compiled is for this number of rows.
   expected = sampled(name)
   for field in dataclasses.fields(Trajectory):
     np.testing.assert_allclose(

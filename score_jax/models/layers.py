@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from score_jax.models import stack
 from score_jax.models.architecture import Execution, ModelConfig
 
 
@@ -68,10 +69,12 @@ product.defvjp(_product_forward, _product_backward)
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """Returns [B, T, N, H] with its halves rotated; angles are [B, T, H / 2]."""
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  cos, sin = cos[:, :, None, :], sin[:, :, None, :]
-  turned = (first * cos - second * sin, second * cos + first * sin)
-  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+  # Not as a concatenation: a CPU makes that number by number.
+  halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)
+  cos = cos[:, :, None, None]
+  sin = jnp.stack([-sin, sin], axis=-2)[:, :, None]
+  turned = halves * cos + jnp.flip(halves, axis=-2) * sin
+  return turned.reshape(x.shape).astype(x.dtype)
 
 
 class Norm(nn.Module):
@@ -113,6 +116,7 @@ class Projection(nn.Module):
   Where 'lora_a' and 'lora_b' lie beside the kernel, what they make of the
   input is added; how they get there is for `lora.bind` to say. Where a
   'kernel_scale' does, the kernel is int8, and what the product gives is scaled.
+  Where 'blocks' do, they are the kernel (`stack.in_blocks`).
   """
 
   execution: Execution
@@ -126,22 +130,12 @@ class Projection(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     param_dtype = self.execution.param_dtype
-    scale = math.prod(self.shape[: self.inputs]) ** -0.5
-    start = nn.initializers.normal(scale)
-    kernel = self.param(
-      'kernel',
-      nn.with_logical_partitioning(start, self.axes),
-      self.shape,
-      param_dtype,
-    )
     dtype = x.dtype
     if self.is_summed:
       dtype = jnp.dtype(self.execution.residual_dtype)
-    kernel = kernel.astype(x.dtype)
     scaled = self.has_variable('params', 'kernel_scale')
     # With a bias or a wider sum it is rounded once, when all is added up.
-    wide = self.bias or scaled or dtype != x.dtype
-    out = product(self.equation, x, kernel, wide)
+    out = self._product(x, self.bias or scaled or dtype != x.dtype)
     if scaled:
       scale = self.get_variable('params', 'kernel_scale')
       out = out * scale.reshape((1,) * (out.ndim - scale.ndim) + scale.shape)
@@ -153,6 +147,24 @@ class Projection(nn.Module):
       bias = self.param('bias', zeros, shape, param_dtype).astype(x.dtype)
       out = out + bias.reshape((1,) * (out.ndim - bias.ndim) + shape)
     return out.astype(dtype)
+
+  def _product(self, x: jax.Array, wide: bool) -> jax.Array:
+    outputs = self.shape[self.inputs :]
+    if self.has_variable('params', 'blocks'):
+      blocks = self.get_variable('params', 'blocks')
+      together = x.reshape(*x.shape[: x.ndim - self.inputs], -1)
+      out = stack.product(
+        together, blocks, jnp.dtype('float32') if wide else x.dtype
+      )
+      return out.reshape(*out.shape[:-1], *outputs)
+    start = nn.initializers.normal(math.prod(self.shape[: self.inputs]) ** -0.5)
+    kernel = self.param(
+      'kernel',
+      nn.with_logical_partitioning(start, self.axes),
+      self.shape,
+      self.execution.param_dtype,
+    )
+    return product(self.equation, x, kernel.astype(x.dtype), wide)
 
   def _low_rank(self, x: jax.Array) -> jax.Array:
     a, b = (

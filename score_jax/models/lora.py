@@ -18,16 +18,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-# Of each projection: the module that holds it, and its kernel's input axes.
-PROJECTIONS = {
-  'query': ('attention', 1),
-  'key': ('attention', 1),
-  'value': ('attention', 1),
-  'output': ('attention', 2),
-  'gate': ('mlp', 1),
-  'up': ('mlp', 1),
-  'down': ('mlp', 1),
-}
+from score_jax.models.stack import PROJECTIONS
+
 _A, _B = 'lora_a', 'lora_b'  # As `layers.Projection` looks for them.
 
 

@@ -38,6 +38,7 @@ from score_jax.models.attention import (
 )
 from score_jax.models.cache import Cache, kept
 from score_jax.models.layers import Norm, Projection, rotate, rounded
+from score_jax.models.stack import unstack
 
 # So few states have their logits made with the table as the left factor, which
 # a CPU multiplies 1.4 times as fast.
@@ -460,7 +461,7 @@ class Transformer(nn.Module):
       among = tuple(sorted(set(windows)))
       return jax.lax.scan(lambda x, each: one(among, x, *each), x, inputs)
     new = []
-    for i, params in enumerate(unstack(self.layers, self.config.layers)):
+    for i, params in enumerate(unstack(self.layers)):
       part = None
       if cache is not None:
         prompt, own = cache
@@ -490,37 +491,6 @@ class Transformer(nn.Module):
       logits *= count.reshape((1,) * (logits.ndim - 1) + count.shape)
     logits = _to_rows(self.execution, logits, *between, 'act_vocab_part')
     return softcap(logits, self.config.final_softcap)
-
-
-def by_layer(model: Transformer, params: dict) -> dict:
-  """Returns the parameters with each layer's apart, if layers run unrolled.
-
-  For programs that make several passes: each would take them apart anew.
-  """
-  if not model.execution.unroll or 'layers' not in params:
-    return params
-  return {**params, 'layers': unstack(params['layers'], model.config.layers)}
-
-
-def unstack(layers: dict | tuple, count: int) -> tuple:
-  """Returns the parameters of each layer, from stacked ones or as they are."""
-  if isinstance(layers, tuple):
-    return layers
-  leaves, tree = jax.tree.flatten(layers)
-  parts = [_parts(p) for p in leaves]
-  return tuple(tree.unflatten([p[i] for p in parts]) for i in range(count))
-
-
-@jax.custom_vjp
-def _parts(x: jax.Array) -> tuple[jax.Array, ...]:
-  """Returns x[0], x[1], ...; their gradients are stacked.
-
-  As jax derives it, each is put among zeros of the whole, and these are added.
-  """
-  return tuple(x[i] for i in range(x.shape[0]))
-
-
-_parts.defvjp(lambda x: (_parts(x), None), lambda _, parts: (jnp.stack(parts),))
 
 
 def _rematerialized(config: ModelConfig, execution: Execution):

@@ -1,7 +1,7 @@
 """How cost grows, and what sharing, leaving out and chunking save.
 
     python -m tests.benchmarks.costs [--repeats=3]
-      [--only=growth,prompts,early,padding,memory] [--out=FILE.json]
+      [--only=growth,prompts,blocks,early,padding,memory] [--out=FILE.json]
 
 Seconds of one pinned core (of the processor, which other programs do not
 lengthen), the median of the repeats; compilation is not counted. Models are of
@@ -26,7 +26,7 @@ from tests.benchmarks.speed import machine
 
 _ONLY = flags.DEFINE_list(
   'only',
-  ['growth', 'prompts', 'early', 'padding', 'memory'],
+  ['growth', 'prompts', 'blocks', 'early', 'padding', 'memory'],
   'What is measured.',
 )
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'Of each.', lower_bound=1)
@@ -53,10 +53,11 @@ class Case:
   mean: int = 0  # Of geometric lengths that the update reads; 0 = all longest.
   parts: int = 1  # Of the update.
   widths: tuple[float, ...] = ()
+  block: int = 64  # Outputs of a kernel that few rows read together.
 
 
 @functools.cache
-def model_of(layers: int, vocab: int):
+def model_of(layers: int, vocab: int, block: int = 0):
   """Returns a decoder as wide as TINY."""
   from score_jax.models import families
   from score_jax.models.architecture import Execution
@@ -74,7 +75,7 @@ def model_of(layers: int, vocab: int):
     'rms_norm_eps': 1e-6,
     'rope_theta': 10_000.0,
   }
-  return Transformer(families.model_config(config), Execution())
+  return Transformer(families.model_config(config), Execution(block=block))
 
 
 @functools.cache
@@ -107,7 +108,8 @@ def sampling(case: Case) -> Callable[[], Any]:
     pad=0,
     compact=case.compact,
   )
-  program = sampler.make_sampler(model_of(case.layers, case.vocab), plan)
+  model = model_of(case.layers, case.vocab, case.block)
+  program = sampler.make_sampler(model, plan)
   problems = case.rows // case.each
   key = jax.random.key(1)
   prompts = sampler.Prompts(
@@ -242,6 +244,30 @@ def prompts() -> Iterator[dict[str, Any]]:
     }
 
 
+def step_seconds(case: Case) -> float:
+  """Returns what reading one more token costs, of those that it reads."""
+  read, full = (
+    timed(sampling(dataclasses.replace(case, new=new))) for new in (1, case.new)
+  )
+  return (full - read) / (case.new - 1)
+
+
+def blocks() -> Iterator[dict[str, Any]]:
+  """Gives the milliseconds of a step, kernels as they lie and in blocks."""
+  for rows in (1, 2, 4, 8, 16, 32, 64):
+    case = Case(rows=rows, each=min(4, rows))
+    lie, cut = (
+      1e3 * step_seconds(dataclasses.replace(case, block=block))
+      for block in (0, 64)
+    )
+    yield {
+      'rows': rows,
+      'as they lie': lie,
+      'in blocks': cut,
+      'ratio': lie / cut,
+    }
+
+
 def early() -> Iterator[dict[str, Any]]:
   """Gives what rows cost that end early, beside paying for live tokens.
 
@@ -329,6 +355,7 @@ def memory() -> Iterator[dict[str, Any]]:
 MEASURED = {
   'growth': growth,
   'prompts': prompts,
+  'blocks': blocks,
   'early': early,
   'padding': padding,
   'memory': memory,

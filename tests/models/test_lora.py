@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from score_jax import config as config_lib
 from score_jax import sharding
-from score_jax.models import lora, weights
+from score_jax.models import lora, stack, weights
 from score_jax.models.lora import Lora
 
 ALL = Lora(rank=2, alpha=6.0, targets=config_lib.PROJECTIONS, dropout=0.0)
@@ -51,10 +51,10 @@ def adapted_logits():
 
 
 def test_the_settings_name_every_projection_there_is():
-  assert set(config_lib.PROJECTIONS) == set(lora.PROJECTIONS)
+  assert set(config_lib.PROJECTIONS) == set(stack.PROJECTIONS)
   flat = flax.traverse_util.flatten_dict(base()['layers'])
   kernels = {path[:2] for path in flat if path[-1] == 'kernel'}
-  assert kernels == {(at, name) for name, (at, _) in lora.PROJECTIONS.items()}
+  assert kernels == {(at, name) for name, (at, _) in stack.PROJECTIONS.items()}
 
 
 def test_a_new_adapter_changes_no_bit():
@@ -81,7 +81,7 @@ def test_a_new_adapter_is_drawn_as_wide_as_its_inputs_say():
 @pytest.mark.parametrize('name', config_lib.PROJECTIONS)
 def test_one_projection_adapted_is_its_kernel_plus_the_scaled_product(name):
   chosen = dataclasses.replace(ALL, targets=(name,))
-  params, path = base(), ('layers', lora.PROJECTIONS[name][0], name)
+  params, path = base(), ('layers', stack.PROJECTIONS[name][0], name)
   adapter = adapter_of(params, chosen)
   flat = flax.traverse_util.flatten_dict(params)
   factors = flax.traverse_util.flatten_dict(adapter)

@@ -14,6 +14,7 @@ import numpy as np
 from score_jax import learner, likelihood, objective, optimizers, sampler
 from score_jax.models import families, weights
 from score_jax.models.architecture import Execution
+from score_jax.models.stack import BLOCK
 from score_jax.models.transformer import Transformer
 from score_jax.policy import Policy
 from score_jax.trajectory import Trajectory
@@ -27,7 +28,7 @@ LOGITS = 4096  # Tokens whose logits exist at once.
 
 def _load(job: Job):
   config = families.model_config(weights.read_config(job.folder))
-  model = Transformer(config, Execution())
+  model = Transformer(config, Execution(block=BLOCK))
   return model, weights.load(job.folder, weights.target(model))
 
 

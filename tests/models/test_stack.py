@@ -1,0 +1,82 @@
+"""Layers taken apart and kernels in blocks give what they gave as they lay."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from score_jax.models import stack
+from score_jax.models.stack import FEW, PROJECTIONS
+
+
+def layers_of(model, params):
+  apart = stack.by_layer(model.execution, params)
+  return stack.in_blocks(model.execution, apart)
+
+
+@pytest.mark.parametrize('rows', [3, FEW // 4, FEW])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_pass_is_the_same_with_kernels_in_blocks(rows, dtype):
+  model = tiny.transformer(tiny.RICH, block=8, dtype=dtype, param_dtype=dtype)
+  params = jax.tree.map(
+    lambda x: x.astype(dtype), tiny.params_of(tiny.transformer(tiny.RICH))
+  )
+  tokens = np.random.default_rng(0).integers(0, 7, (rows, 4))
+  cut = layers_of(model, params)
+  for layer in cut['layers']:
+    for name, (module, _) in PROJECTIONS.items():
+      assert 'kernel' not in layer[module][name]
+      assert layer[module][name]['blocks'].shape[2] == 8
+  found, expected = (
+    model.apply({'params': p}, jnp.asarray(tokens))[0] for p in (cut, params)
+  )
+  close = 1e-5 if dtype == 'float32' else 0.05
+  np.testing.assert_allclose(
+    *(np.asarray(x, np.float32) for x in (found, expected)), atol=close
+  )
+
+
+def test_kernels_without_whole_blocks_stay():
+  model = tiny.transformer(tiny.PLAIN, block=16)  # Its MLP is 24 wide.
+  layer = layers_of(model, tiny.params_of(model))['layers'][0]
+  stayed = {
+    name
+    for name, (module, _) in PROJECTIONS.items()
+    if 'kernel' in layer[module][name]
+  }
+  assert stayed == {'gate', 'up'}
+
+
+def test_kernels_narrower_than_products_stay():
+  model = tiny.transformer(tiny.PLAIN, block=8)
+  params = tiny.params_of(model)
+  params = jax.tree.map(lambda x: x.astype('bfloat16'), params)
+  layer = layers_of(model, params)['layers'][0]
+  assert all('kernel' in layer[m][name] for name, (m, _) in PROJECTIONS.items())
+
+
+@pytest.mark.parametrize('execution', [{}, {'block': 8, 'unroll': False}])
+def test_nothing_is_cut_where_blocks_are_off_or_layers_are_stacked(execution):
+  model = tiny.transformer(tiny.PLAIN, **execution)
+  params = tiny.params_of(model)
+  apart = stack.by_layer(model.execution, params)
+  assert stack.in_blocks(model.execution, apart) is apart
+
+
+def test_layers_apart_have_stacked_gradients():
+  model = tiny.transformer()
+  params, tokens = tiny.params_of(model), jnp.asarray([[1, 2, 3]])
+
+  def apart(params):
+    params = stack.by_layer(model.execution, params)
+    return jnp.sum(jnp.sin(model.apply({'params': params}, tokens)[0]))
+
+  def scanned(params):
+    whole = tiny.transformer(unroll=False)
+    return jnp.sum(jnp.sin(whole.apply({'params': params}, tokens)[0]))
+
+  found, expected = jax.grad(apart)(params), jax.grad(scanned)(params)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found, expected
+  )
