@@ -272,7 +272,7 @@ def decoder(
     unroll=c.unroll,
     mesh=mesh,
     attention=c.attention,
-    block=stack.BLOCK if _is_one_cpu(mesh) else 0,
+    block=stack.BLOCK if _is_one_cpu(mesh) and c.dtype == 'float32' else 0,
   )
   return transformer.Transformer(architecture, execution)
 

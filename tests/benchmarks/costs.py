@@ -4,8 +4,9 @@
       [--only=growth,prompts,blocks,early,padding,memory] [--out=FILE.json]
 
 Seconds of one pinned core (of the processor, which other programs do not
-lengthen), the median of the repeats; compilation is not counted. Models are of
-the Qwen 2 kind with random weights.
+lengthen), the median of the repeats; compilation is not counted. Memory comes in
+huge pages, as score_jax.main asks for it. Models are of the Qwen 2 kind with
+random weights.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from absl import app, flags
 
+from score_jax import pages
 from tests.benchmarks.speed import machine
 
 _ONLY = flags.DEFINE_list(
@@ -287,7 +289,7 @@ def early() -> Iterator[dict[str, Any]]:
       for new in (1, case.new)
     )
   steps = {0: 0.0} | {n: (fulls[n] - reads[n]) / (case.new - 1) for n in reads}
-  for rows in (64, 256):
+  for rows in (16, 64, 256):
     case = Case(rows=rows, each=8, ends=32)  # One token of 16 ends it.
     for name, shares in ways.items():
       run = sampling(dataclasses.replace(case, compact=shares))
@@ -392,4 +394,5 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
+  pages.ask()
   app.run(main)
