@@ -67,28 +67,18 @@ def _product_backward(equation, wide, kept, cotangent):
 product.defvjp(_product_forward, _product_backward)
 
 
-@jax.custom_vjp
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Returns [B, T, N, H] with its halves rotated; angles are [B, T, H / 2].
-
-  Its gradient is the rotation back, and none goes to the angles.
-  """
-  # Not as a concatenation: a CPU makes that number by number.
-  halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)
-  cos = cos[:, :, None, None]
-  sin = jnp.stack([-sin, sin], axis=-2)[:, :, None]
-  turned = halves * cos + jnp.flip(halves, axis=-2) * sin
-  return turned.reshape(x.shape).astype(x.dtype)
-
-
-rotate.defvjp(
-  lambda x, cos, sin: (rotate(x, cos, sin), (cos, sin)),
-  lambda angles, cotangent: (
-    rotate(cotangent, angles[0], -angles[1]),
-    None,
-    None,
-  ),
-)
+  """Returns [B, T, N, H] with its halves rotated; angles are [B, T, H / 2]."""
+  cos, sin = cos[:, :, None], sin[:, :, None]
+  wide = x.astype(jnp.float32)
+  if x.shape[1] == 1:  # A CPU concatenates few numbers one by one.
+    halves = wide.reshape(*x.shape[:-1], 2, -1)
+    across = jnp.stack([-sin, sin], axis=-2)
+    turned = halves * cos[..., None, :] + jnp.flip(halves, axis=-2) * across
+    return turned.reshape(x.shape).astype(x.dtype)
+  first, second = jnp.split(wide, 2, axis=-1)
+  turned = (first * cos - second * sin, second * cos + first * sin)
+  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
 class Norm(nn.Module):
