@@ -326,6 +326,7 @@ class _NewestAndBest:
   def should_preserve(
     self, checkpoints: Sequence[Any], *, context: Any
   ) -> list[bool]:
+    """Returns of each checkpoint whether it stays."""
     del context
     scores = {
       info.step: _number(info.metrics['score'])

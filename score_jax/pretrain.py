@@ -67,6 +67,7 @@ class _Run:
   between: tuple[int, ...]  # Ids of the instruction.
 
   def sampler(self, turns: int, temperature: float) -> sampler.Sample:
+    """Returns the compiled sampler of so many attempts, one per problem."""
     lengths = tuple(self.config.sampling.max_tokens[:turns])
     return sampler.make_sampler(
       self.model,

@@ -270,6 +270,11 @@ class _Watch:
     self.measure()
 
   def over(self) -> bool:
+    """Returns whether the program has ended or has spent what it may.
+
+    Raises:
+      SandboxError: if the sandbox does not start.
+    """
     now = time.monotonic()
     if self.started is None:
       if now - self.begin > START_SECONDS:
@@ -284,6 +289,7 @@ class _Watch:
     return self.timed_out or flood or self.heavy or ended
 
   def move(self, key):
+    """Feeds, or reads, the pipe that is ready."""
     if key.data is not None:
       self.feed(key.data)
       return

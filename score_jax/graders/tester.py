@@ -232,6 +232,7 @@ class Tester(Peer):
     return self.handles[number]
 
   def export(self, value):
+    """Returns the data by which the program knows an object of this side."""
     if is_ours(value):
       return ('object', value._handle_number)
     if id(value) in self.number:
@@ -287,6 +288,7 @@ class Tester(Peer):
     return self.exceptions[number]
 
   def answer(self, question, containers):
+    """Returns the bytes of a call's result, and of what it changed."""
     number, args, keywords = question
     old = [contents(one) for one in containers]
     try:

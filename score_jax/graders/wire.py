@@ -179,6 +179,7 @@ class _Writer:
       self.instance(value)
 
   def instance(self, value):
+    """Writes what is of no plain type: as data, or as what stands for it."""
     kind = next((k for k in type(value).__mro__ if _is_data(k)), None)
     if kind is None or self.codec.stays(value):
       self.out += b'h'
@@ -222,6 +223,7 @@ class _Writer:
       self.write(item)
 
   def container(self, number, value):
+    """Writes a container once, and then its number."""
     if id(value) in self.number:
       self.out += b'r' + _SIZE.pack(self.number[id(value)])
       return

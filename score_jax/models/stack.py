@@ -71,7 +71,8 @@ def in_blocks(execution: Execution, params: dict) -> dict:
   """Returns parameters whose kernels lie in blocks, 'blocks' in their places.
 
   What is not as wide as products, or has no whole number of blocks, stays, as
-  do layers that are stacked.
+  do layers that are stacked. Where other passes read the kernels as they lie,
+  both are in memory.
 
   Args:
     execution: says how wide blocks are.
@@ -115,8 +116,6 @@ def product(x: jax.Array, blocks: jax.Array, dtype: jnp.dtype) -> jax.Array:
     kernel = jnp.moveaxis(blocks, 0, 1).reshape(inputs, -1)
     out = jnp.matmul(rows, kernel, preferred_element_type=dtype)
   else:
-    # The barrier, or what makes the rows is done anew for each block.
-    rows = jax.lax.optimization_barrier(rows)
     each = jnp.broadcast_to(rows, (count, *rows.shape))
     out = jnp.matmul(each, blocks, preferred_element_type=dtype)
     out = jnp.moveaxis(out, 0, 1)

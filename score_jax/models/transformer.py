@@ -341,6 +341,7 @@ class Transformer(nn.Module):
   execution: Execution
 
   def setup(self):
+    """Makes the parameters, or takes those of layers as they lie."""
     c, dtype = self.config, self.execution.param_dtype
     self.embedding = self.param(
       'embedding',
