@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -272,17 +273,30 @@ def decoder(
     unroll=c.unroll,
     mesh=mesh,
     attention=c.attention,
-    block=stack.BLOCK if _is_one_cpu(mesh) and c.dtype == 'float32' else 0,
+    few=few_rows(mesh, c.dtype),
   )
   return transformer.Transformer(architecture, execution)
 
 
-def _is_one_cpu(mesh: Mesh | AbstractMesh) -> bool:
-  return (
+def few_rows(mesh: Mesh | AbstractMesh, dtype: str) -> int:
+  """Returns up to how many rows steps of decoding read kernels in blocks.
+
+  Args:
+    mesh: that the model lies on.
+    dtype: of what its products read.
+  """
+  is_one_cpu = (
     isinstance(mesh, Mesh)
     and mesh.size == 1
     and mesh.devices.item().platform == 'cpu'
   )
+  return stack.few(_cores()) if is_one_cpu and dtype == 'float32' else 0
+
+
+def _cores() -> int:
+  if hasattr(os, 'sched_getaffinity'):  # Linux alone.
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def device_bytes(tree: Any) -> int:

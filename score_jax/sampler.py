@@ -156,8 +156,9 @@ class _Model:
 
   def at(self, step: jax.Array, rows: int) -> _Model:
     """Returns the decoder for one step of a loop, of so many rows."""
-    variables = self.few if rows <= stack.FEW else self.variables
-    held = _held(variables, step, self.module.execution.dtype)
+    execution = self.module.execution
+    variables = self.few if rows <= execution.few else self.variables
+    held = _held(variables, step, execution.dtype)
     return _Model(self.module, held, held)
 
   def unembed(self, hidden: jax.Array) -> jax.Array:
@@ -175,7 +176,7 @@ def _model(model, sampling, params, problems: int) -> _Model:
   params = stack.by_layer(execution, params)
   few = stack.in_blocks(execution, params)
   rows = problems * sampling.first_attempts * sampling.second_attempts
-  if rows <= stack.FEW:
+  if rows <= execution.few:
     params = few  # No pass of the loops reads the others; they are not kept.
   return _Model(model, {'params': params}, {'params': few})
 

@@ -353,9 +353,9 @@ def test_growing_and_leaving_out_ended_rows_change_nothing(sampled, name, how):
 @pytest.mark.parametrize('name', ['three turns', 'shared first attempts'])
 def test_kernels_in_blocks_change_nothing(sampled, monkeypatch, name, few):
   """All steps, those of the last rows alone, and none but the last row's."""
-  monkeypatch.setattr(stack, 'FEW', few)
+  monkeypatch.setattr(stack, 'BLOCK', 8)
   case = CASES[name]
-  execution = dataclasses.replace(case.model.execution, block=8, unroll=True)
+  execution = dataclasses.replace(case.model.execution, few=few, unroll=True)
   sampling = dataclasses.replace(case.sampling, compact=(0.5, 0.2, 0.05))
   found = make_sampler(case.model.clone(execution=execution), sampling)(
     case.params,
@@ -363,7 +363,7 @@ def test_kernels_in_blocks_change_nothing(sampled, monkeypatch, name, few):
     instruction_arrays(case.instructions),
     KEY,
   )
-  make_sampler.cache_clear()  # What was compiled is for this number of rows.
+  make_sampler.cache_clear()  # What was compiled is for blocks this narrow.
   expected = sampled(name)
   for field in dataclasses.fields(Trajectory):
     np.testing.assert_allclose(

@@ -157,9 +157,8 @@ class Projection(nn.Module):
     if self.has_variable('params', 'blocks'):
       blocks = self.get_variable('params', 'blocks')
       together = x.reshape(*x.shape[: x.ndim - self.inputs], -1)
-      out = stack.product(
-        together, blocks, jnp.dtype('float32') if wide else x.dtype
-      )
+      dtype = jnp.dtype('float32') if wide else x.dtype
+      out = stack.product(self.execution, together, blocks, dtype)
       return out.reshape(*out.shape[:-1], *outputs)
     start = nn.initializers.normal(math.prod(self.shape[: self.inputs]) ** -0.5)
     kernel = self.param(

@@ -5,9 +5,9 @@ by one takes them apart once, and on a CPU cuts them into blocks for its steps
 of few rows. Such a step costs what reading the weights does, and a product
 reads its kernel in tiles of some outputs, from the first input to the last: a
 tile of [inputs, outputs] lies in as many places as there are inputs, one of
-[blocks, inputs, block] in one (docs/performance.md, "In blocks").
+[blocks, inputs, BLOCK] in one (docs/performance.md, "In blocks").
 
-Letters: L layers, R rows, I inputs, O outputs, C = O / block.
+Letters: L layers, R rows, I inputs, O outputs, C = O / BLOCK.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import jax.numpy as jnp
 
 from score_jax.models.architecture import Execution
 
-BLOCK = 64  # The width that measures fastest on CPUs.
-FEW = 32  # Rows up to which blocks are faster than a kernel as it lies.
+BLOCK = 64  # Outputs: the width that measures fastest on CPUs.
 # Of each projection: the module that holds it, and its kernel's input axes.
 PROJECTIONS = {
   'query': ('attention', 1),
@@ -67,6 +66,19 @@ _parts.defvjp(lambda x: (_parts(x), None), lambda _, parts: (jnp.stack(parts),))
 # ------------------------------------------------------------------- in blocks
 
 
+def few(cores: int) -> int:
+  """Returns up to how many rows blocks are faster than a kernel as it lies.
+
+  Measured: 32 rows on one core, 8 on two. A kernel as it lies is shared among
+  cores and blocks are not, so their rows become fewer twice over: by what the
+  one core can do beside all others, and by what these save to begin with.
+
+  Args:
+    cores: of the processor, that the program may use.
+  """
+  return 32 // cores**2
+
+
 def in_blocks(execution: Execution, params: dict) -> dict:
   """Returns parameters whose kernels lie in blocks, 'blocks' in their places.
 
@@ -75,11 +87,11 @@ def in_blocks(execution: Execution, params: dict) -> dict:
   both are in memory.
 
   Args:
-    execution: says how wide blocks are.
+    execution: says whether any step reads blocks.
     params: as `by_layer` gives them.
   """
   layers = params.get('layers')
-  if not execution.block or not isinstance(layers, tuple):
+  if not execution.few or not isinstance(layers, tuple):
     return params
 
   def cut(layer):
@@ -95,24 +107,27 @@ def _cut(execution: Execution, projection: dict, inputs: int) -> dict:
   """Returns the arrays of a projection with its kernel in blocks."""
   kernel = projection['kernel']
   outputs = math.prod(kernel.shape[inputs:])
-  if kernel.dtype != jnp.dtype(execution.dtype) or outputs % execution.block:
+  if kernel.dtype != jnp.dtype(execution.dtype) or outputs % BLOCK:
     return projection
-  apart = kernel.reshape(-1, outputs // execution.block, execution.block)
+  apart = kernel.reshape(-1, outputs // BLOCK, BLOCK)
   rest = {name: x for name, x in projection.items() if name != 'kernel'}
   return {**rest, 'blocks': jnp.moveaxis(apart, 1, 0)}
 
 
-def product(x: jax.Array, blocks: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def product(
+  execution: Execution, x: jax.Array, blocks: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
   """Returns [..., O], the product of x [..., I] with a kernel in blocks.
 
   Args:
+    execution: says up to how many rows blocks are read one by one.
     x: the input.
-    blocks: [C, I, block] of its type.
+    blocks: [C, I, BLOCK] of its type.
     dtype: of the result.
   """
   rows = x.reshape(-1, x.shape[-1])
   count, inputs, _ = blocks.shape
-  if len(rows) > FEW:
+  if len(rows) > execution.few:
     kernel = jnp.moveaxis(blocks, 0, 1).reshape(inputs, -1)
     out = jnp.matmul(rows, kernel, preferred_element_type=dtype)
   else:

@@ -55,11 +55,11 @@ class Case:
   mean: int = 0  # Of geometric lengths that the update reads; 0 = all longest.
   parts: int = 1  # Of the update.
   widths: tuple[float, ...] = ()
-  block: int = 64  # Outputs of a kernel that few rows read together.
+  few: int = 32  # Rows up to which steps read kernels in blocks, on one core.
 
 
 @functools.cache
-def model_of(layers: int, vocab: int, block: int = 0):
+def model_of(layers: int, vocab: int, few: int = 0):
   """Returns a decoder as wide as TINY."""
   from score_jax.models import families
   from score_jax.models.architecture import Execution
@@ -77,7 +77,7 @@ def model_of(layers: int, vocab: int, block: int = 0):
     'rms_norm_eps': 1e-6,
     'rope_theta': 10_000.0,
   }
-  return Transformer(families.model_config(config), Execution(block=block))
+  return Transformer(families.model_config(config), Execution(few=few))
 
 
 @functools.cache
@@ -110,7 +110,7 @@ def sampling(case: Case) -> Callable[[], Any]:
     pad=0,
     compact=case.compact,
   )
-  model = model_of(case.layers, case.vocab, case.block)
+  model = model_of(case.layers, case.vocab, case.few)
   program = sampler.make_sampler(model, plan)
   problems = case.rows // case.each
   key = jax.random.key(1)
@@ -259,8 +259,8 @@ def blocks() -> Iterator[dict[str, Any]]:
   for rows in (1, 2, 4, 8, 16, 32, 64):
     case = Case(rows=rows, each=min(4, rows))
     lie, cut = (
-      1e3 * step_seconds(dataclasses.replace(case, block=block))
-      for block in (0, 64)
+      1e3 * step_seconds(dataclasses.replace(case, few=few))
+      for few in (0, rows)
     )
     yield {
       'rows': rows,

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import tiny
 
+from score_jax import programs, sharding
 from score_jax.models import stack
-from score_jax.models.stack import FEW, PROJECTIONS
+from score_jax.models.stack import PROJECTIONS
+
+FEW = 32
 
 
 def layers_of(model, params):
@@ -15,10 +18,15 @@ def layers_of(model, params):
   return stack.in_blocks(model.execution, apart)
 
 
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+  monkeypatch.setattr(stack, 'BLOCK', 8)
+
+
 @pytest.mark.parametrize('rows', [3, FEW // 4, FEW])
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_a_pass_is_the_same_with_kernels_in_blocks(rows, dtype):
-  model = tiny.transformer(tiny.RICH, block=8, dtype=dtype, param_dtype=dtype)
+  model = tiny.transformer(tiny.RICH, few=FEW, dtype=dtype, param_dtype=dtype)
   params = jax.tree.map(
     lambda x: x.astype(dtype), tiny.params_of(tiny.transformer(tiny.RICH))
   )
@@ -37,8 +45,9 @@ def test_a_pass_is_the_same_with_kernels_in_blocks(rows, dtype):
   )
 
 
-def test_kernels_without_whole_blocks_stay():
-  model = tiny.transformer(tiny.PLAIN, block=16)  # Its MLP is 24 wide.
+def test_kernels_without_whole_blocks_stay(monkeypatch):
+  monkeypatch.setattr(stack, 'BLOCK', 16)
+  model = tiny.transformer(tiny.PLAIN, few=FEW)  # Its MLP is 24 wide.
   layer = layers_of(model, tiny.params_of(model))['layers'][0]
   stayed = {
     name
@@ -49,19 +58,31 @@ def test_kernels_without_whole_blocks_stay():
 
 
 def test_kernels_narrower_than_products_stay():
-  model = tiny.transformer(tiny.PLAIN, block=8)
+  model = tiny.transformer(tiny.PLAIN, few=FEW)
   params = tiny.params_of(model)
   params = jax.tree.map(lambda x: x.astype('bfloat16'), params)
   layer = layers_of(model, params)['layers'][0]
   assert all('kernel' in layer[m][name] for name, (m, _) in PROJECTIONS.items())
 
 
-@pytest.mark.parametrize('execution', [{}, {'block': 8, 'unroll': False}])
+@pytest.mark.parametrize('execution', [{}, {'few': FEW, 'unroll': False}])
 def test_nothing_is_cut_where_blocks_are_off_or_layers_are_stacked(execution):
   model = tiny.transformer(tiny.PLAIN, **execution)
   params = tiny.params_of(model)
   apart = stack.by_layer(model.execution, params)
   assert stack.in_blocks(model.execution, apart) is apart
+
+
+def test_blocks_are_for_float32_on_one_cpu_of_few_cores(monkeypatch):
+  monkeypatch.setattr(programs, '_cores', lambda: 2)
+  one = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+  assert programs.few_rows(one, 'float32') == 8
+  assert programs.few_rows(one, 'bfloat16') == 0
+  assert programs.few_rows(one.abstract_mesh, 'float32') == 0
+  monkeypatch.setattr(programs, '_cores', lambda: 1)
+  assert programs.few_rows(one, 'float32') == 32
+  monkeypatch.setattr(programs, '_cores', lambda: 64)
+  assert programs.few_rows(one, 'float32') == 0
 
 
 def test_layers_apart_have_stacked_gradients():

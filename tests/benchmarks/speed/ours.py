@@ -6,15 +6,15 @@ Letters: B rows, L columns, T turns.
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_jax import learner, likelihood, objective, optimizers, sampler
-from score_jax.models import families, weights
+from score_jax.models import families, stack, weights
 from score_jax.models.architecture import Execution
-from score_jax.models.stack import BLOCK
 from score_jax.models.transformer import Transformer
 from score_jax.policy import Policy
 from score_jax.trajectory import Trajectory
@@ -28,7 +28,8 @@ LOGITS = 4096  # Tokens whose logits exist at once.
 
 def _load(job: Job):
   config = families.model_config(weights.read_config(job.folder))
-  model = Transformer(config, Execution(block=BLOCK))
+  few = stack.few(len(os.sched_getaffinity(0)))  # As the settings give it.
+  model = Transformer(config, Execution(few=few))
   return model, weights.load(job.folder, weights.target(model))
 
 
