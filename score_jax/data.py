@@ -17,8 +17,7 @@ from score_jax.problem import Problem
 from score_jax.tasks.mixture import Member
 from score_jax.tokenizer import Tokenizer
 
-# Which stream of random numbers a cycle's order belongs to.
-CYCLE = 1_000_003
+CYCLE = 1_000_003  # Which of numpy's streams a cycle's order belongs to.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,7 @@ from score_jax import (
   programs,
   sampler,
   sharding,
+  streams,
   tasks,
   tokenizer,
 )
@@ -37,9 +38,6 @@ from score_jax.models import families, lora, transformer, weights
 from score_jax.policy import Policy
 from score_jax.spare import Spare
 from score_jax.stopping import Stop
-
-# Which stream of random numbers a key belongs to.
-ADAPTER = 1_000_003
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +90,7 @@ class Job:
     """Returns what the first stage starts from: the base, or a new adapter."""
     if programs.adapter(self.config) is None:
       return self.base_on_devices()
-    key = jax.random.fold_in(self.root_key(), ADAPTER)
+    key = jax.random.fold_in(self.root_key(), streams.ADAPTER)
     return lora.init(key, self.policy_like())
 
   def bound(self, params: Any) -> Any:

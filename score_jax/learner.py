@@ -14,15 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from score_jax import correction, objective, parts, reading, sharding
+from score_jax import correction, objective, parts, reading, sharding, streams
 from score_jax.models.lora import bind, Lora
 from score_jax.models.stack import by_layer
 from score_jax.models.transformer import Transformer
 from score_jax.policy import Attempts, Policy, score_tokens, TokenScores
 from score_jax.trajectory import Trajectory
 
-# Which stream of random numbers a key belongs to.
-DROPOUT = 1_000_002
 # Scalars, or one number per turn, float[T]; those of ROWS are per row.
 ROWS = ('advantage', 'credit', 'token_kl')  # float[B, T], [B, T], [B, L].
 Metrics = dict[str, jax.Array]
@@ -408,7 +406,7 @@ def _gradient(model, learning, state, reference, batch, near):
   """Returns gradient, loss and metrics, averaged over the batch's parts."""
   grad = jax.value_and_grad(_loss_and_sums, argnums=2, has_aux=True)
   root = jax.random.key(learning.seed)
-  key = jax.random.fold_in(root, DROPOUT)
+  key = jax.random.fold_in(root, streams.DROPOUT)
   key = jax.random.fold_in(key, learning.first_step + state.step)
 
   def of_part(width, i, rows):

@@ -23,6 +23,7 @@ from score_jax import (
   rollout,
   sharding,
   shards,
+  streams,
 )
 from score_jax.config import samples_per_problem
 from score_jax.job import Job
@@ -33,9 +34,6 @@ from score_jax.places import Place
 from score_jax.sampler import FirstAttempts, Prompts
 from score_jax.timing import Times
 from score_jax.trajectory import Trajectory
-
-# Which stream of random numbers a key belongs to.
-OFFLINE, GREEDY = 1_000_001, 1_000_004
 
 
 class TrainingError(RuntimeError):
@@ -242,7 +240,7 @@ def _first(
     job.first_attempt_sampler,
     base(),
     rollout.put_prompts(job.mesh, problems, index),
-    jax.random.fold_in(job.root_key(), OFFLINE),
+    jax.random.fold_in(job.root_key(), streams.OFFLINE),
     given,
   )
 
@@ -268,7 +266,7 @@ def greedy_rewards(
     (graded.trajectory.tokens, graded.trajectory.span)
   )
   each = samples_per_problem(job.config)
-  key = jax.random.fold_in(job.root_key(), GREEDY)  # Greedy: it draws nothing.
+  key = jax.random.fold_in(job.root_key(), streams.GREEDY)
   columns, total = [], dict.fromkeys(SAMPLED, 0)
   ready = job.prepared(job.bound(params))
   for turn, sampler in enumerate(job.greedy_samplers):

@@ -24,6 +24,7 @@ from score_jax import (
   processes,
   profiling,
   rollout,
+  streams,
 )
 from score_jax.checkpoint import CheckpointError, Checkpoints
 from score_jax.config import ConfigError
@@ -37,9 +38,6 @@ from score_jax.sampler import Sample
 from score_jax.stage import Stage
 from score_jax.stopping import Interrupted
 from score_jax.timing import Times
-
-# Which stream of random numbers a key belongs to.
-EVALUATION = 1_000_000
 
 VALIDATED = 'validation_accuracy_t1'  # In the metrics of a step that was.
 
@@ -347,7 +345,7 @@ def _asked(
       up, so that one program serves all of them.
     inference: what the model is asked; None: the job's attempts.
   """
-  key = jax.random.fold_in(job.root_key(), EVALUATION)
+  key = jax.random.fold_in(job.root_key(), streams.EVALUATION)
   sampler, instructions = job.asking(inference)
   filled = problems.take(np.minimum(number, len(problems) - 1))
   prompts = rollout.put_prompts(job.mesh, filled, number)

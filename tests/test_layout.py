@@ -19,6 +19,7 @@ ORDER = (
   'checks',
   'problem',
   'trajectory',
+  'streams',
   'files',
   'places',
   'spare',
@@ -183,6 +184,7 @@ ORDER = (
 )
 CORE = (
   'trajectory',
+  'streams',
   'sharding',
   'policy',
   'objective',

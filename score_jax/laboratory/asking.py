@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_jax import data, files, rollout, train
+from score_jax import data, files, rollout, streams, train
 from score_jax.budget import Samples
 from score_jax.config import ConfigError
 from score_jax.job import Job
@@ -34,8 +34,6 @@ from score_jax.policy import Policy
 from score_jax.sampler import FirstAttempts, make_sampler, Prompts, Sample
 
 FIXED, SAMPLES = 'fixed', 'samples'
-# Which stream of random numbers a key belongs to.
-STREAM = 1_000_005
 
 
 def check(config: ConfigDict) -> None:
@@ -133,7 +131,7 @@ def behind_the_bases(job: Job, params: Any) -> Samples:
   """
   policy = Policy(job.config.eval.temperature)
   sample_first = make_sampler(job.decoder, job.sampling(1, 1, 1, policy))
-  key = jax.random.fold_in(job.root_key(), train.EVALUATION)
+  key = jax.random.fold_in(job.root_key(), streams.EVALUATION)
   base = job.prepared(job.base_on_devices())
 
   def first(problems: data.Problems, prompts: Prompts) -> FirstAttempts:
@@ -153,7 +151,7 @@ def drawn(job: Job, params: Any) -> Samples:
   policy = Policy(table.temperature)
   turns = job.config.turns
   sampling = job.sampling(turns, table.samples, 1, policy)
-  key = jax.random.fold_in(job.root_key(), STREAM)
+  key = jax.random.fold_in(job.root_key(), streams.SAMPLES)
   return _graded(
     job,
     params,
