@@ -289,7 +289,7 @@ def early() -> Iterator[dict[str, Any]]:
       for new in (1, case.new)
     )
   steps = {0: 0.0} | {n: (fulls[n] - reads[n]) / (case.new - 1) for n in reads}
-  for rows in (64, 256):
+  for rows in (16, 64, 256):
     case = Case(rows=rows, each=8, ends=32)  # One token of 16 ends it.
     for name, shares in ways.items():
       run = sampling(dataclasses.replace(case, compact=shares))
@@ -391,10 +391,10 @@ def main(argv) -> None:
   for name in _ONLY.value:
     found[name] = list(MEASURED[name]())
     show(found[name])
+    if _OUT.value:
+      pathlib.Path(_OUT.value).write_text(json.dumps(found, indent=2))
     # All programs of all parts are more memory mappings than Linux gives.
     jax.clear_caches()
-  if _OUT.value:
-    pathlib.Path(_OUT.value).write_text(json.dumps(found, indent=2))
 
 
 if __name__ == '__main__':
