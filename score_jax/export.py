@@ -49,7 +49,7 @@ def export(
   """
   import jax
 
-  from score_jax import checkpoint, claims, job, programs, sharding
+  from score_jax import base_model, checkpoint, claims, programs, sharding
   from score_jax.models import lora, served, weights
 
   served.refuse_in_use(out)
@@ -60,7 +60,7 @@ def export(
   stage = _stage(config, workdir, stage)
   source = _base_folder(config, base)
   mesh = sharding.make_mesh((1, jax.device_count(), 1))
-  model = job.make_model(config, source, mesh)
+  model = base_model.make_model(config, source, mesh)
   target = lora.target(weights.target(model), chosen, config.model.param_dtype)
   where = claims.checkpoints(config, workdir) / stage
   params, meta = checkpoint.restore_params(
@@ -115,9 +115,9 @@ def _frozen(
     reference: the hash of what was trained on.
     where: the checkpoints.
   """
-  from score_jax import fingerprint, job
+  from score_jax import base_model, fingerprint
 
-  frozen = job.load_base(config, source, model)
+  frozen = base_model.load(config, source, model)
   if fingerprint.params_hash(frozen) != reference:
     raise ConfigError(
       f'{source} is not the base model that {where} was trained on; give its '

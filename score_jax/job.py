@@ -8,7 +8,6 @@ import functools
 import hashlib
 import os
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +15,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_jax import config as config_lib
 from score_jax import (
+  base_model,
   data,
   decoding,
   fingerprint,
@@ -31,6 +30,7 @@ from score_jax import (
   tasks,
   tokenizer,
 )
+from score_jax import config as config_lib
 from score_jax.chat import Chat
 from score_jax.config import ConfigError
 from score_jax.methods.plan import Inference
@@ -160,7 +160,9 @@ class Job:
     policy = Policy(self.config.eval.temperature)
     own = self.config.task.instruction or self.task.instruction
     ids = [self.tokenizer.between(text or own) for text in texts]
-    _check_length(self.config, self._lengths(turns), [len(i) for i in ids])
+    base_model.check_length(
+      self.config, self._lengths(turns), [len(i) for i in ids]
+    )
     return (
       sampler.make_sampler(self.decoder, self.sampling(turns, 1, 1, policy)),
       tuple(sharding.put_whole(self.mesh, np.array(i, np.int32)) for i in ids),
@@ -197,30 +199,6 @@ class Job:
     )
 
 
-def model_folder(config: ConfigDict) -> str:
-  """Returns the folder of the base model.
-
-  Raises:
-    ConfigError: if it is not there, or not given where a preset needs one.
-  """
-  hub = config.model.hub
-  if hub and not config.model.path:
-    raise ConfigError(
-      f"model.path='' is the bundled model, and preset {config.preset} is for "
-      f'{hub}; download it (hf download {hub} --local-dir DIR) and set '
-      '--config.model.path=DIR.'
-    )
-  path = config.model.path or str(config_lib.BUNDLED)
-  if not pathlib.Path(path).is_dir():
-    bundled = '' if hub else ', or leave it out for the bundled model'
-    raise ConfigError(
-      f'model.path={path!r} is not a folder; set it to that of a checkpoint as '
-      f'on the Hugging Face hub (hf download {hub or "NAME"} --local-dir DIR)'
-      f'{bundled}.'
-    )
-  return path
-
-
 def setup(
   config: ConfigDict,
   workdir: pathlib.Path,
@@ -240,26 +218,26 @@ def setup(
   """
   mesh = sharding.make_mesh(config_lib.mesh_shape(config, jax.device_count()))
   task, test_task = tasks.get(config.task), _test_task(config)
-  folder = model_folder(config)
+  folder = base_model.model_folder(config)
   weights.check(folder)  # What is wrong with them is known in an instant.
   chat = config.task
   words = tokenizer.load(folder, Chat(chat.chat, chat.system, chat.thinking))
   ids = words.between(config.task.instruction or task.instruction)
   config = decided(config, folder, mesh, len(ids))
-  model = make_model(config, folder, mesh)
+  model = base_model.make_model(config, folder, mesh)
   graders = _open_graders(config, (task, test_task), opened)
-  base = load_base(config, folder, model)
+  base = base_model.load(config, folder, model)
   base_hash = fingerprint.params_hash(base)
   if config.model.reference_on_host:
-    base = _layers_on_host(base)
+    base = base_model.layers_on_host(base)
   stop.check()
   splits = _load_splits(config, task, test_task, graders, words)
   if processes.several():
     _check_alike(folder, base_hash, splits)
   stop.check()
   lengths = [len(ids)] * (config.turns - 1)
-  _check_length(config, config.sampling.max_tokens, lengths)
-  _check_ids(folder, model.config.vocab_size, words, ids, splits)
+  base_model.check_length(config, config.sampling.max_tokens, lengths)
+  base_model.check_ids(folder, model.config.vocab_size, words, ids, splits)
   between = sharding.put_whole(mesh, np.array(ids, np.int32))
   return Job(
     config=config,
@@ -355,99 +333,6 @@ def _open_graders(
     if key not in graders:
       graders[key] = opened.enter_context(grading.open_grader(task, limits))
   return [graders[key] for key in keys]
-
-
-def _check_length(
-  config: ConfigDict, attempts: Sequence[int], between: Sequence[int]
-) -> None:
-  """Refuses rows that may grow past the positions that a model was made for.
-
-  Args:
-    config: settings.
-    attempts: the most tokens of each.
-    between: tokens of each instruction between them.
-  """
-  folder = model_folder(config)
-  most = families.positions(weights.read_config(folder))
-  prompt = config.sampling.max_prompt_tokens
-  # And what closes an attempt that was cut off.
-  whole = prompt + sum(attempts) + sum(between) + len(between)
-  if whole > most:
-    raise ConfigError(
-      f'sampling.max_prompt_tokens={prompt}, sampling.max_tokens='
-      f'{tuple(config.sampling.max_tokens)} and instructions of '
-      f'{max(between, default=0)} tokens make rows of {whole} with '
-      f'{len(attempts)} answers (turns={config.turns}, eval.attempts='
-      f'{config.eval.attempts}, table.turns={config.table.turns}), and the '
-      f'model has max_position_embeddings={most} ({folder}/config.json); '
-      'lower one of them.'
-    )
-
-
-def _check_ids(
-  folder: str,
-  size: int,
-  words: tokenizer.Tokenizer,
-  between: Sequence[int],
-  splits: dict[str, data.Problems | None],
-) -> None:
-  """Refuses ids that the model has no embedding for.
-
-  A vocabulary may have more of them than the embedding (Gemma 3 1B's has one,
-  for images), as long as nobody writes them.
-  """
-  highest = max(words.close, words.pad, *between)
-  for problems in splits.values():
-    if problems is None:
-      continue
-    highest = max(highest, int(problems.tokens.max()))
-    if problems.first is not None:
-      highest = max(highest, int(problems.first.max()))
-  if highest >= size:
-    name = words.library.convert_ids_to_tokens(highest)
-    raise ConfigError(
-      f'model.path={folder!r}: its tokenizer writes the id {highest} ({name!r}),'
-      f' and its config.json has vocab_size={size}; the two are not of one '
-      'model.'
-    )
-
-
-def make_model(
-  config: ConfigDict, folder: str, mesh: jax.sharding.Mesh
-) -> transformer.Transformer:
-  """Returns the decoder that a checkpoint folder describes.
-
-  Raises:
-    ConfigError: if model.attention cannot do this model's.
-  """
-  architecture = families.model_config(weights.read_config(folder))
-  return programs.decoder(config, architecture, mesh)
-
-
-def load_base(
-  config: ConfigDict, folder: str, model: transformer.Transformer
-) -> Any:
-  """Returns the reference's parameters, on the devices of the model's mesh."""
-  dtype = config.model.reference_dtype
-  target = lora.target(weights.target(model), None, dtype)
-  bar = config.log.progress and sys.stderr.isatty() and processes.is_first()
-  return weights.load(folder, target, bar)
-
-
-def _layers_on_host(base: Any) -> Any:
-  """Returns parameters whose layers lie in the memory of the devices' hosts.
-
-  The embedding stays: it is read for every block of logits.
-  """
-  try:
-    places = jax.tree.map(
-      lambda x: sharding.on_host(x.sharding), base['layers']
-    )
-  except ValueError as error:
-    raise ConfigError(
-      f'model.reference_on_host=True cannot be had: {error} Set it to False.'
-    ) from error
-  return {**base, 'layers': jax.device_put(base['layers'], places)}
 
 
 REFERENCES = 100  # Of each split, that its grader must accept.

@@ -160,10 +160,12 @@ def _run(config: ConfigDict, workdir: pathlib.Path) -> None:
 
   compilation.keep(config.compilation.folder, config.compilation.least_seconds)
   processes.connect(os.environ, config.limits.silent_seconds)
-  from score_jax import job, run
+  from score_jax import base_model, run
   from score_jax.methods import catalogue
 
-  job.model_folder(config)  # A mesh says little to who has no weights yet.
+  base_model.model_folder(
+    config
+  )  # A mesh says little to who has no weights yet.
   # As it is set, and as the method runs beside others with other rows.
   for settings in (config, catalogue.on_equal_terms(config)):
     checks.check(settings, jax.device_count(), jax.default_backend())

@@ -14,8 +14,8 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from score_jax import base_model, tasks, tokenizer
 from score_jax import config as config_lib
-from score_jax import job, tasks, tokenizer
 from score_jax import main as main_lib
 from score_jax.chat import Chat
 from score_jax.config import ConfigError
@@ -42,7 +42,7 @@ def show(config: ConfigDict, split: str, count: int) -> Iterator[str]:
   """
   task = tasks.get(config.task)
   c = config.task
-  folder = job.model_folder(config)
+  folder = base_model.model_folder(config)
   words = tokenizer.load(folder, Chat(c.chat, c.system, c.thinking))
   most = config.task.train_problems if split == 'train' else 0
   problems = tasks.load_problems(task, split, most)

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from score_jax import base_model, decoding, fitting, programs
 from score_jax import config as config_lib
-from score_jax import decoding, fitting, programs
-from score_jax import job as job_lib
+from score_jax.job import Job
 from score_jax.methods.plan import Phase, StagePlan
 
 
-def describe(job: job_lib.Job, plans: list[Phase]) -> str:
+def describe(job: Job, plans: list[Phase]) -> str:
   """Returns in plain words what a job is about to do."""
   config, s = job.config, job.config.sampling
   each = config_lib.samples_per_problem(config)
@@ -27,7 +27,7 @@ def describe(job: job_lib.Job, plans: list[Phase]) -> str:
   lines = [
     f'model     {job.model.config.layers} layers of width '
     f'{job.model.config.width}, {_count(job.base):,} parameters, '
-    f'{config.model.dtype} ({job_lib.model_folder(config)})',
+    f'{config.model.dtype} ({base_model.model_folder(config)})',
     f'trained   {_trained(job)}',
     f'task      {_problems(job)}',
     f'a step    {problems} prompts x K={each}{second} x {config.turns} turns '
@@ -59,7 +59,7 @@ def describe(job: job_lib.Job, plans: list[Phase]) -> str:
   return '\n'.join(lines)
 
 
-def _problems(job: job_lib.Job) -> str:
+def _problems(job: Job) -> str:
   """Returns how many problems of which task there are."""
   tested = f'{len(job.test):,} of {job.test_task.name} to test'
   if job.train is None:
@@ -88,7 +88,7 @@ def _count(params: Any) -> int:
   return sum(x.size for x in jax.tree.leaves(params))
 
 
-def _trained(job: job_lib.Job) -> str:
+def _trained(job: Job) -> str:
   """Returns how many parameters are trained, and which."""
   count, chosen = _count(job.policy_like()), programs.adapter(job.config)
   if chosen is None:
@@ -99,7 +99,7 @@ def _trained(job: job_lib.Job) -> str:
   )
 
 
-def _setup(job: job_lib.Job) -> programs.Setup:
+def _setup(job: Job) -> programs.Setup:
   """Returns what is planned for this job."""
   instruction = max(map(len, job.instructions), default=0)
   return programs.setup(job.config, job.model.config, job.mesh, instruction)
@@ -121,7 +121,7 @@ def _memory(setup: programs.Setup) -> str:
   )
 
 
-def checkpoint_bytes(job: job_lib.Job) -> int:
+def checkpoint_bytes(job: Job) -> int:
   """Returns those of one checkpoint, before it is compressed."""
   state, *_ = programs.update_program(_setup(job)).arguments
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))

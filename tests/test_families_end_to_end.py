@@ -22,7 +22,7 @@ import tiny_tokenizers
 from ml_collections import ConfigDict
 from tiny_tokenizers import GEMMA, GEMMA3, LLAMA, QWEN, QWEN3, with_template
 
-from score_jax import checkpoint, export, files, job, programs, sharding
+from score_jax import base_model, checkpoint, export, files, programs, sharding
 from score_jax.models import lora, weights
 
 tiny_checkpoints = pytest.importorskip('tiny_checkpoints')
@@ -247,7 +247,7 @@ def trained(workdir: pathlib.Path, stage: str):
   """
   config = ConfigDict(files.read_json(workdir / 'config.json'))
   mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
-  model = job.make_model(config, config.model.path, mesh)
+  model = base_model.make_model(config, config.model.path, mesh)
   chosen = programs.adapter(config)
   like = weights.target(model)
   where = workdir / 'checkpoints' / stage

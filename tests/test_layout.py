@@ -153,6 +153,7 @@ ORDER = (
   'estimate',
   'fitting',
   'advice',
+  'base_model',
   'job',
   'summary',
   'phase',

@@ -5,7 +5,7 @@ import collections
 import pytest
 
 from configs import models, presets
-from score_jax import checks, chips, estimate, fitting, job, programs
+from score_jax import base_model, checks, chips, estimate, fitting, programs
 from score_jax import config as config_lib
 from score_jax.models import families, public
 
@@ -186,7 +186,7 @@ def test_the_names_are_those_of_every_family_and_size():
 def test_a_preset_of_a_model_is_refused_without_its_folder():
   config = presets.make('score', 'gemma2_9b_mbpp')
   with pytest.raises(config_lib.ConfigError) as caught:
-    job.model_folder(config)
+    base_model.model_folder(config)
   text = str(caught.value)
   for part in ("model.path=''", 'gemma2_9b_mbpp', 'google/gemma-2-9b-it'):
     assert part in text

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import jax
 from ml_collections import ConfigDict
 
-from score_jax import checks, claims, files, phase, run
+from score_jax import base_model, checks, claims, files, phase, run
 from score_jax import job as job_lib
 from score_jax.checkpoint import CheckpointError
 from score_jax.job import Job
@@ -137,7 +137,7 @@ def sharing(opened: contextlib.ExitStack) -> Callable[..., Job]:
     first = kept[0]
     between = first.instructions[:1] * (config.turns - 1)
     config = job_lib.decided(
-      config, job_lib.model_folder(config), first.mesh, len(between[0])
+      config, base_model.model_folder(config), first.mesh, len(between[0])
     )
     return dataclasses.replace(
       first, config=config, workdir=workdir, stop=stop, instructions=between
