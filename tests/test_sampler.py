@@ -329,9 +329,14 @@ class Counting(tiny.Transformer):
 PASSES = []
 
 
-@pytest.mark.parametrize('name', ['three turns', 'shared first attempts'])
 @pytest.mark.parametrize(
-  'how', [{'grow': 1}, {'compact': (0.5, 0.2)}, {'grow': 2, 'compact': (0.7,)}]
+  ('name', 'how'),
+  [
+    ('three turns', {'grow': 1}),
+    ('three turns', {'compact': (0.5, 0.2)}),
+    ('three turns', {'grow': 2, 'compact': (0.7,)}),
+    ('shared first attempts', {'grow': 2, 'compact': (0.5, 0.2)}),
+  ],
 )
 def test_growing_and_leaving_out_ended_rows_change_nothing(sampled, name, how):
   case = CASES[name]
@@ -349,8 +354,10 @@ def test_growing_and_leaving_out_ended_rows_change_nothing(sampled, name, how):
     )
 
 
-@pytest.mark.parametrize('few', [1, 5, 64])
-@pytest.mark.parametrize('name', ['three turns', 'shared first attempts'])
+@pytest.mark.parametrize(
+  ('name', 'few'),
+  [('three turns', 64), ('three turns', 5), ('shared first attempts', 1)],
+)
 def test_kernels_in_blocks_change_nothing(sampled, monkeypatch, name, few):
   """All steps, those of the last rows alone, and none but the last row's."""
   monkeypatch.setattr(stack, 'BLOCK', 8)

@@ -69,9 +69,9 @@ _parts.defvjp(lambda x: (_parts(x), None), lambda _, parts: (jnp.stack(parts),))
 def few(cores: int) -> int:
   """Returns up to how many rows blocks are faster than a kernel as it lies.
 
-  Measured: 32 rows on one core, 8 on two. A kernel as it lies is shared among
-  cores and blocks are not, so their rows become fewer twice over: by what the
-  one core can do beside all others, and by what these save to begin with.
+  Measured are 32 on one core and 8 on two, which the square goes through: all
+  cores share the product with a kernel as it lies, and one of them alone reads
+  the blocks (docs/performance.md, "In blocks").
 
   Args:
     cores: of the processor, that the program may use.

@@ -15,7 +15,6 @@ import runs as small
 from score_jax import checkpoint, files, step_files
 
 pytestmark = pytest.mark.slow
-KILLS = 10
 
 
 def _rows(workdir):
@@ -86,12 +85,13 @@ def _is_newer(workdir, moment):
   return path.exists() and path.stat().st_mtime > moment
 
 
-def test_killed_ten_times_a_run_ends_bit_for_bit_as_the_unbroken_one(
-  runs, unbroken, tmp_path
+@pytest.mark.parametrize('kills', [5, pytest.param(10, marks=pytest.mark.long)])
+def test_killed_many_times_a_run_ends_bit_for_bit_as_the_unbroken_one(
+  runs, unbroken, tmp_path, kills
 ):
   draw = random.Random(0)
-  steps = sorted(draw.sample(range(1, sum(small.STEPS.values())), KILLS - 2))
-  moments = [(n, i % 2 == 0) for i, n in enumerate(steps)]
+  steps = sorted(draw.sample(range(1, sum(small.STEPS.values())), kills - 2))
+  moments = [(n, i % 4 < 3) for i, n in enumerate(steps)]
   for _ in range(2):
     moments.insert(draw.randrange(len(moments)), 'start')
   broken_off = [_kill_at_random(runs, tmp_path, draw, x) for x in moments]
