@@ -1,12 +1,12 @@
 """How cost grows, and what sharing, leaving out and chunking save.
 
-    python -m tests.benchmarks.costs [--repeats=3]
+    python -m tests.benchmarks.costs [--repeats=3] [--cores=1]
       [--only=growth,prompts,blocks,early,padding,memory] [--out=FILE.json]
 
-Seconds of one pinned core (of the processor, which other programs do not
-lengthen), the median of the repeats; compilation is not counted. Memory comes in
-huge pages, as score_jax.main asks for it. Models are of the Qwen 2 kind with
-random weights.
+Seconds on pinned cores: of the processor on one, which other programs do not
+lengthen, and of the clock on more; the median of the repeats. Compilation is
+not counted. Memory comes in huge pages, as score_jax.main asks for it. Models
+are of the Qwen 2 kind with random weights.
 """
 
 from __future__ import annotations
@@ -32,10 +32,18 @@ _ONLY = flags.DEFINE_list(
   'What is measured.',
 )
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'Of each.', lower_bound=1)
+_CORES = flags.DEFINE_integer('cores', 1, 'To pin to.', lower_bound=1)
 _OUT = flags.DEFINE_string('out', '', 'All numbers, as JSON.')
 
 NEVER = -1  # An end token that nobody draws.
 GIB = 1 << 30
+
+
+def _few() -> int:
+  """Returns up to how many rows a run on these cores reads blocks."""
+  from score_jax.models import stack
+
+  return stack.few(_CORES.value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Case:
   mean: int = 0  # Of geometric lengths that the update reads; 0 = all longest.
   parts: int = 1  # Of the update.
   widths: tuple[float, ...] = ()
-  few: int = 32  # Rows up to which steps read kernels in blocks, on one core.
+  few: int = dataclasses.field(default_factory=_few)
 
 
 @functools.cache
@@ -180,15 +188,16 @@ def updating(case: Case):
 
 
 def timed(run: Callable[[], Any]) -> float:
-  """Returns seconds of the processor, the median of the repeats."""
+  """Returns seconds, the median of the repeats."""
   import jax
 
+  now = time.process_time if _CORES.value == 1 else time.perf_counter
   jax.block_until_ready(run())
   seconds = []
   for _ in range(_REPEATS.value):
-    start = time.process_time()
+    start = now()
     jax.block_until_ready(run())
-    seconds.append(time.process_time() - start)
+    seconds.append(now() - start)
   return statistics.median(seconds)
 
 
@@ -384,7 +393,7 @@ def main(argv) -> None:
   if unknown:
     raise app.UsageError(f'--only: {unknown}; it is of {list(MEASURED)}.')
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-  machine.pin(1)
+  machine.pin(_CORES.value)
   import jax
 
   found = {'processor': machine.processor()}
