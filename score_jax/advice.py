@@ -61,7 +61,7 @@ def warnings(setup: Setup, peak: float, memory: float | None) -> list[str]:
     *_paper(config),
     *_groups(config),
     *_lengths(config),
-    *_layout(setup),
+    *_layout(setup, memory),
     *_decoding(setup, memory),
   ]
 
@@ -70,7 +70,7 @@ def _memory(peak: float, memory: float | None) -> Iterator[str]:
   if memory is not None and peak > ROOM * memory:
     yield (
       f'the busiest moment takes {peak / memory:.0%} of a device; above '
-      f'{ROOM:.0%} it may not fit: take one of the layouts above'
+      f'{ROOM:.0%} it may not fit: take what "What fits" lists, or a larger slice'
     )
 
 
@@ -116,7 +116,7 @@ def _lengths(config: ConfigDict) -> Iterator[str]:
     )
 
 
-def _layout(setup: Setup) -> Iterator[str]:
+def _layout(setup: Setup, memory: float | None) -> Iterator[str]:
   sizes, model = Sizes(setup), setup.model.config
   tensor = sizes.mesh['tensor']
   for name in ('heads', 'kv_heads', 'mlp', 'vocab_size'):
@@ -127,18 +127,31 @@ def _layout(setup: Setup) -> Iterator[str]:
         'whole on every device; take a divisor'
       )
   blocks = math.ceil(sizes.scored / sizes.block)
-  if sizes.gathers and blocks > BLOCKS:
+  chunk = _chunk(setup, memory)
+  if sizes.gathers and blocks > BLOCKS and chunk is not None:
     rows = setup.config.train.trajectories // setup.config.train.accumulation
     yield (
       f'model.logits_chunk={setup.config.model.logits_chunk} is {sizes.block} '
       f'columns of {rows} rows: the vocabulary is gathered anew for each of '
-      f'{blocks} blocks; set it to {rows * math.ceil(sizes.scored / 8):,}'
+      f'{blocks} blocks; set it to {chunk:,}'
     )
   if setup.config.model.unroll and model.layers > 16:
     yield (
       f'model.unroll=True with {model.layers} layers compiles for many '
       'minutes; set it to False'
     )
+
+
+def _chunk(setup: Setup, memory: float | None) -> int | None:
+  """Returns tokens of a block that make few of them and fit, or None."""
+  c = setup.config
+  rows = c.train.trajectories // c.train.accumulation
+  for blocks in (BLOCKS // 2, BLOCKS):
+    chunk = rows * math.ceil(Sizes(setup).scored / blocks)
+    own = fitting.with_settings(setup, {'model.logits_chunk': chunk})
+    if memory is None or fitting.peak(own) <= ROOM * memory:
+      return chunk
+  return None
 
 
 def _decoding(setup: Setup, memory: float | None) -> Iterator[str]:
@@ -148,6 +161,13 @@ def _decoding(setup: Setup, memory: float | None) -> Iterator[str]:
     yield (
       'sampling.layout=train: every token gathers all weights over mesh.fsdp='
       f'{sizes.mesh["fsdp"]}; set it to {fitting.layout(better, memory)}'
+    )
+  compact = tuple(setup.config.sampling.compact)
+  if min(compact, default=1) < 1:
+    yield (
+      f'sampling.compact={compact} is not counted: every row is taken to go on, '
+      'and the caches of those that do are in memory twice for a moment; '
+      'leave room for them'
     )
 
 

@@ -209,16 +209,16 @@ def _time(plan: Plan) -> Iterator[str]:
   run = plan.steps * step + times.evaluations
   yield _row(
     'a step',
-    f'{step:.1f} s ({times.bound:.1f} s by the roofline), graders '
-    f'{times.grading:.1f} s; every attempt at its longest',
+    f'{_figure(step)} s ({_figure(times.bound)} s by the roofline), graders '
+    f'{_figure(times.grading)} s; every attempt at its longest',
   )
   yield _row(
-    'evaluations', f'{times.evaluations / 3600:.1f} h of sampling in all'
+    'evaluations', f'{_figure(times.evaluations / 3600)} h of sampling in all'
   )
   yield _row(
     'the run',
-    f'{run / 86400:.2f} days, {run / 3600 * plan.target.devices:,.0f} '
-    'chip-hours',
+    f'{_figure(run / 86400, 2)} days, '
+    f'{_figure(run / 3600 * plan.target.devices, 0)} chip-hours',
   )
 
 
@@ -228,7 +228,15 @@ def _fits(plan: Plan) -> Iterator[str]:
   if not plan.proposals:
     yield 'nothing: take a larger slice, shorter rows or model.lora.rank=16'
   for p in plan.proposals[:SHOWN]:
-    yield _row(f'{p.seconds:6.1f} s', f'{p.peak / GIB:.1f} GiB  {p.settings()}')
+    needed = f'{_figure(p.peak / GIB)} GiB  {p.settings()}'
+    yield _row(f'{_figure(p.seconds):>6} s', needed)
+
+
+def _figure(value: float, decimals: int = 1) -> str:
+  """Returns a number with so many decimals, or two figures if it is small."""
+  if 0 < value < 0.1:
+    return f'{value:.2g}'
+  return f'{value:,.{decimals}f}'
 
 
 def number(value: float) -> str:

@@ -114,7 +114,7 @@ def make_sampler(model: transformer.Transformer, sampling: Sampling) -> Sample:
 
 
 def _sample(model, sampling, params, prompts, instructions, key, first=None):
-  run = _model(model, sampling, params, len(prompts.tokens))
+  run = _model(model, params)
   turns = len(sampling.max_tokens)
   rows, cache, hidden = _prefill(run, sampling, prompts, instructions)
   truncated, spans = [], []
@@ -170,14 +170,11 @@ class _Model:
     return sharding.constrain(self.module.execution.mesh, x, *axes)
 
 
-def _model(model, sampling, params, problems: int) -> _Model:
+def _model(model, params) -> _Model:
   """Returns the decoder with its layers apart, and its kernels in blocks."""
   execution = model.execution
   params = stack.by_layer(execution, params)
   few = stack.in_blocks(execution, params)
-  rows = problems * sampling.first_attempts * sampling.second_attempts
-  if rows <= execution.few:
-    params = few  # No pass of the loops reads the others; they are not kept.
   return _Model(model, {'params': params}, {'params': few})
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -410,6 +411,37 @@ def test_what_is_unlike_the_paper_or_costly_is_named(changes, expected):
   plain = {**PAPER, **LENGTHS, **STEPS, 'model.logits_chunk': 100_000}
   plain['sampling.layout'] = 'gathered'
   assert expected in words(**{**plain, **changes})
+
+
+def test_blocks_of_logits_are_made_larger_only_where_that_fits():
+  many = {'model.logits_chunk': 512, 'train.trajectories': 512}
+  few = setup(**many)
+
+  def told(memory):
+    return [
+      x for x in advice.warnings(few, 1.0, memory) if 'gathered anew' in x
+    ]
+
+  (said,) = told(None)
+  chunk = int(re.search(r'set it to ([\d,]+)', said)[1].replace(',', ''))
+  larger = fitting.with_settings(few, {'model.logits_chunk': chunk})
+  needed = fitting.peak(larger) / fitting.ROOM
+  assert told(needed * 1.001) == [said]
+  assert said not in told(needed * 0.999)
+  assert told(fitting.peak(few)) == []
+
+
+def test_what_the_plan_does_not_count_is_said():
+  assert 'sampling.compact=(0.5,) is not counted' in words(
+    **{'sampling.compact': (0.5,)}
+  )
+
+
+def test_small_times_have_figures():
+  assert plan_page._figure(0.0123) == '0.012'
+  assert plan_page._figure(49.24) == '49.2'
+  assert plan_page._figure(1234.5, 0) == '1,234'
+  assert plan_page._figure(0) == '0.0'
 
 
 def test_heads_that_the_mesh_does_not_divide_are_named():

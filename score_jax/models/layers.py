@@ -158,7 +158,7 @@ class Projection(nn.Module):
       blocks = self.get_variable('params', 'blocks')
       together = x.reshape(*x.shape[: x.ndim - self.inputs], -1)
       dtype = jnp.dtype('float32') if wide else x.dtype
-      out = stack.product(self.execution, together, blocks, dtype)
+      out = stack.product(together, blocks, dtype)
       return out.reshape(*out.shape[:-1], *outputs)
     start = nn.initializers.normal(math.prod(self.shape[: self.inputs]) ** -0.5)
     kernel = self.param(

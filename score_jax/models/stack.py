@@ -114,24 +114,15 @@ def _cut(execution: Execution, projection: dict, inputs: int) -> dict:
   return {**rest, 'blocks': jnp.moveaxis(apart, 1, 0)}
 
 
-def product(
-  execution: Execution, x: jax.Array, blocks: jax.Array, dtype: jnp.dtype
-) -> jax.Array:
+def product(x: jax.Array, blocks: jax.Array, dtype: jnp.dtype) -> jax.Array:
   """Returns [..., O], the product of x [..., I] with a kernel in blocks.
 
   Args:
-    execution: says up to how many rows blocks are read one by one.
     x: the input.
     blocks: [C, I, BLOCK] of its type.
     dtype: of the result.
   """
   rows = x.reshape(-1, x.shape[-1])
-  count, inputs, _ = blocks.shape
-  if len(rows) > execution.few:
-    kernel = jnp.moveaxis(blocks, 0, 1).reshape(inputs, -1)
-    out = jnp.matmul(rows, kernel, preferred_element_type=dtype)
-  else:
-    each = jnp.broadcast_to(rows, (count, *rows.shape))
-    out = jnp.matmul(each, blocks, preferred_element_type=dtype)
-    out = jnp.moveaxis(out, 0, 1)
-  return out.reshape(*x.shape[:-1], -1)
+  each = jnp.broadcast_to(rows, (len(blocks), *rows.shape))
+  out = jnp.matmul(each, blocks, preferred_element_type=dtype)
+  return jnp.moveaxis(out, 0, 1).reshape(*x.shape[:-1], -1)
