@@ -414,7 +414,7 @@ def test_what_is_unlike_the_paper_or_costly_is_named(changes, expected):
 
 
 def test_blocks_of_logits_are_made_larger_only_where_that_fits():
-  many = {'model.logits_chunk': 512, 'train.trajectories': 512}
+  many = PAPER | LENGTHS | {'model.logits_chunk': 512}
   few = setup(**many)
 
   def told(memory):
