@@ -127,9 +127,9 @@ def _layout(setup: Setup, memory: float | None) -> Iterator[str]:
         'whole on every device; take a divisor'
       )
   blocks = math.ceil(sizes.scored / sizes.block)
-  chunk = _chunk(setup, memory)
-  if sizes.gathers and blocks > BLOCKS and chunk is not None:
-    rows = setup.config.train.trajectories // setup.config.train.accumulation
+  rows = setup.config.train.trajectories // setup.config.train.accumulation
+  many = sizes.gathers and blocks > BLOCKS
+  if many and (chunk := _chunk(setup, rows, memory)):
     yield (
       f'model.logits_chunk={setup.config.model.logits_chunk} is {sizes.block} '
       f'columns of {rows} rows: the vocabulary is gathered anew for each of '
@@ -142,12 +142,17 @@ def _layout(setup: Setup, memory: float | None) -> Iterator[str]:
     )
 
 
-def _chunk(setup: Setup, memory: float | None) -> int | None:
-  """Returns tokens of a block that make few of them and fit, or None."""
-  c = setup.config
-  rows = c.train.trajectories // c.train.accumulation
+def _chunk(setup: Setup, rows: int, memory: float | None) -> int | None:
+  """Returns the tokens of a block that make few of them and fit, or None.
+
+  Args:
+    setup: what is planned.
+    rows: of a part of the update.
+    memory: bytes of a device; None where no slice is named.
+  """
+  scored = Sizes(setup).scored
   for blocks in (BLOCKS // 2, BLOCKS):
-    chunk = rows * math.ceil(Sizes(setup).scored / blocks)
+    chunk = rows * math.ceil(scored / blocks)
     own = fitting.with_settings(setup, {'model.logits_chunk': chunk})
     if memory is None or fitting.peak(own) <= ROOM * memory:
       return chunk
