@@ -154,7 +154,7 @@ class ImitationRound:
   def _sample(self, params: Any, batch: int, times: Times) -> rollout.Rollout:
     number = self.offset + batch
     sampled = phase.start_sampling(self.job, params, number, 0.0, times)
-    return phase.read(self.job, sampled, times)
+    return phase.start_grading(self.job, sampled, times)()
 
   def _look_batches(self) -> int:
     """Returns the batches of one look."""

@@ -197,9 +197,11 @@ def start_sampling(
     )
 
 
-def read(job: Job, sampled: rollout.Sampled, times: Times) -> rollout.Rollout:
-  """Returns the graded trajectories of a batch."""
-  return rollout.read(sampled, job.grader, job.tokenizer, times)
+def start_grading(
+  job: Job, sampled: rollout.Sampled, times: Times
+) -> Callable[[], rollout.Rollout]:
+  """Has a batch graded; returns what waits for it, and gives the rollout."""
+  return rollout.read_parts(sampled, job.grader, job.tokenizer, times)
 
 
 def abstract_trajectory(job: Job) -> Trajectory:

@@ -179,10 +179,10 @@ def start_sampling(
   )
 
 
-def read(
+def read_parts(
   sampled: Sampled, grader: Grader, tokenizer: Tokenizer, times: Times
-) -> Rollout:
-  """Returns graded trajectories, each part graded while the next is sampled.
+) -> Callable[[], Rollout]:
+  """Has trajectories graded, each part while the next is sampled.
 
   The host reads each part as it is done and hands it to the grader, which
   works on it in other processes.
@@ -192,6 +192,9 @@ def read(
     grader: of the task.
     tokenizer: of the model.
     times: of the step.
+
+  Returns:
+    what waits for the verdicts, and returns the rollout.
   """
   places = np.split(np.arange(len(sampled.problems)), len(sampled.parts))
   reading = []
@@ -201,9 +204,13 @@ def read(
     with times.span('grade'):
       problems = sampled.problems.take(place)
       reading.append(start_reading(trajectory, problems, grader, tokenizer))
-  with times.span('grade'):
-    done = [finish() for finish in reading]
-    return done[0] if len(done) == 1 else _join(done)
+
+  def finish() -> Rollout:
+    with times.span('grade'):
+      done = [finish() for finish in reading]
+      return done[0] if len(done) == 1 else _join(done)
+
+  return finish
 
 
 def start_reading(

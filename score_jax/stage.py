@@ -1,18 +1,19 @@
 """One stage of reinforcement learning, and one step of it.
 
     step k         sample k ──► grade k ──► update k
-    overlapping    sample k + 1, with what update k is about to change
-                   grade k  ──► update k
+    overlapping    sample k + 1 ───────► update k ──► sample k + 2 ──► ...
+                   ... grade k ────────►│grade k + 1 ────────────────►│...
 
-An overlapping step hands the devices the next batch before it grades this one,
-so that they have work meanwhile. What they sample is then one step older than
-what learns from it, which `correction` weighs.
+An overlapping step hands the devices the next batch before it waits for the
+verdicts on this one, and gives the graders that batch before it waits for the
+update, so that both have work meanwhile. What is sampled is then one step older
+than what learns from it, which `correction` weighs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -57,6 +58,8 @@ class Stage:
     self.reference, self.near = _reference(job, plan)
     # What is sampled of the step that comes next, where steps overlap.
     self._ahead: rollout.Sampled | None = None
+    # Waits for the verdicts on it, once the graders have it.
+    self._graded: Callable[[], rollout.Rollout] | None = None
 
   def init(self, params: Any) -> learner.TrainState:
     """Returns the state before the first update; params are copied."""
@@ -88,11 +91,11 @@ class Stage:
   def rollout(self, params: Any, step: int, times: Times) -> rollout.Rollout:
     """Returns the graded trajectories of step `step`, from 0."""
     sampled = self._ahead or self._start(params, step, times)
-    self._ahead = None
+    graded, self._ahead, self._graded = self._graded, None, None
     last = step + 1 == self.plan.steps
     if self.job.config.train.overlap and not last:
       self._ahead = self._start(params, step + 1, times).whole()
-    return phase.read(self.job, sampled, times)
+    return (graded or phase.start_grading(self.job, sampled, times))()
 
   def _start(self, params: Any, step: int, times: Times) -> rollout.Sampled:
     number = self.offset + step
@@ -137,6 +140,9 @@ class Stage:
         lambda: self.update(state, self.reference, batch, self.near),
         result=lambda made: made[1],
       )
+      if self._ahead:
+        self._graded = phase.start_grading(job, self._ahead, times)
+        processes.enter('updating')
       of_rows = {name: metrics.pop(name) for name in learner.ROWS}
       metrics = _flat(shards.fetch(metrics))
     with times.span('log'):

@@ -29,11 +29,43 @@ STEPS = {'stage1': 5, 'stage2': 4}
 SAMPLED = ('accuracy_t1', 'accuracy_t2', 'sampled_tokens', 'reward')
 
 
+WATCHED = """
+import pathlib, sys
+from absl import app
+from score_jax import learner, main, phase, run, stage
+log = open(sys.argv.pop(1), 'a', buffering=1)
+def noting(word, function):
+  def noted(*others):
+    print(word, file=log)
+    return function(*others)
+  return noted
+def make_update(*others):
+  return noting('updating', made(*others))
+made, learner.make_update = learner.make_update, make_update
+phase.start_grading = noting('grading', phase.start_grading)
+stage._flat = noting('updated', stage._flat)
+app.run(main.main, flags_parser=main.parse)
+"""
+
+
 @pytest.fixture(scope='module')
 def overlapped(runs, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('overlapped')
-  runs.finish(workdir, **OVERLAP)
+  _run(runs, workdir, WATCHED, str(workdir / 'order')).check_returncode()
   return workdir
+
+
+def _run(runs, workdir, program, *first):
+  """Runs a program, made of the command, to its end."""
+  arguments = runs.arguments(workdir, **OVERLAP)
+  return subprocess.run(
+    [sys.executable, '-c', program, *first, *arguments],
+    cwd=small.ROOT,
+    env=runs.environment(),
+    capture_output=True,
+    text=True,
+    timeout=small.TIMEOUT,
+  )
 
 
 def _rows(workdir, stage='stage1'):
@@ -85,6 +117,16 @@ def test_steps_that_overlap_compile_nothing_behind_the_first(overlapped):
     assert not any(counts[1:])
 
 
+def test_graders_have_the_next_batch_before_an_update_is_awaited(overlapped):
+  order = (overlapped / 'order').read_text().split()
+  stages = []
+  for steps in STEPS.values():
+    stages += ['grading']
+    stages += ['updating', 'grading', 'updated'] * (steps - 1)
+    stages += ['updating', 'updated']
+  assert order == stages
+
+
 STOPPED = """
 import os, signal, sys
 from absl import app
@@ -102,15 +144,7 @@ app.run(main.main, flags_parser=main.parse)
 
 def _stopped(runs, workdir, stage, step, how):
   """Starts the run and ends it by a signal at the start of a step."""
-  arguments = runs.arguments(workdir, **OVERLAP)
-  return subprocess.run(
-    [sys.executable, '-c', STOPPED, f'{stage}:{step}:{how}', *arguments],
-    cwd=small.ROOT,
-    env=runs.environment(),
-    capture_output=True,
-    text=True,
-    timeout=small.TIMEOUT,
-  )
+  return _run(runs, workdir, STOPPED, f'{stage}:{step}:{how}')
 
 
 @pytest.mark.slow

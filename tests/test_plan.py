@@ -18,6 +18,7 @@ from planned import MESH, MODEL, settings, setup
 from runs import ROOT
 
 from configs import presets
+from launch import slices
 from score_jax import (
   advice,
   checks,
@@ -163,7 +164,7 @@ def test_work_is_divided_among_devices_and_grows_with_rows():
 
 def test_seconds_are_those_of_each_resource_at_its_share():
   chip = chips.Chip(
-    flops=100.0, memory=0, bandwidth=10.0, network=5.0, dimensions=2
+    flops=100.0, memory=0, bandwidth=10.0, network=5.0, shapes=()
   )
   cost = Cost(50.0, 30.0, 5.0) + Cost(50.0, 10.0, 5.0)
   found = cost.seconds(chip, Efficiency(0.5, 0.8, 1.0))
@@ -288,21 +289,37 @@ def test_an_adapter_has_no_gradient_of_the_table():
 
 @pytest.mark.parametrize(
   ('name', 'devices', 'gib'),
-  [('v5e:4x4', 16, 16), ('v5p:2x2x2', 8, 95), ('v6e:2x4', 8, 32)],
+  [
+    ('v5e:4x4', 16, 16),
+    ('v5p:2x2x2', 8, 95),
+    ('v5p:16x16x24', 6144, 95),
+    ('v6e:2x4', 8, 32),
+  ],
 )
 def test_a_slice_is_a_kind_of_chip_and_how_many(name, devices, gib):
   found = chips.parse(name)
   assert (found.devices, found.chip.memory) == (devices, gib * GIB)
 
 
+@pytest.mark.parametrize('name', slices.SLICES)
+def test_what_can_be_launched_can_be_planned(name):
+  assert chips.parse(name).devices == slices.SLICES[name].chips
+
+
 @pytest.mark.parametrize(
   ('name', 'words'),
   [
     ('v5f:4x4', 'did you mean v5'),
-    ('v5e', 'have 2 sizes, as v5e:2x2'),
-    ('v5e:4x4x4', 'have 2 sizes, as v5e:2x2'),
-    ('v5p:4x4', 'have 3 sizes, as v5p:2x2x2'),
-    ('v5e:0x4', 'have 2 sizes'),
+    ('v5e', 'v5e is rented as 1x1, 2x2, 2x4, .*, 16x16; got'),
+    ('v5e:4x4x4', 'v5e is rented as 1x1'),
+    ('v5e:16x32', 'v5e is rented as 1x1'),
+    ('v5e:4x5', 'v5e is rented as 1x1'),
+    ('v5e:0x4', 'v5e is rented as 1x1'),
+    ('v5p:4x4', 'v5p is rented as 2x2x1, .* as 4x4x4 .* at most 6,144 chips'),
+    ('v5p:4x4x6', 'v5p is rented as 2x2x1'),
+    ('v5p:8x4x4', 'v5p is rented as 2x2x1'),
+    ('v5p:16x16x32', 'v5p is rented as 2x2x1'),
+    ('v5p:0x4x4', 'v5p is rented as 2x2x1'),
   ],
 )
 def test_a_slice_that_is_not_sold_is_refused(name, words):

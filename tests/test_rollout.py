@@ -276,8 +276,8 @@ def test_a_batch_sampled_in_parts_is_the_whole_batch(base, parts):
   grader = grading.Grader(start, list)
   with contextlib.closing(Times()) as times:
     begun = rollout.start_sampling(sampled, four, parts, times)
-    found = rollout.read(begun, grader, Letters(), times)
-    at_once = rollout.read(begun.whole(), grader, Letters(), times)
+    found = rollout.read_parts(begun, grader, Letters(), times)()
+    at_once = rollout.read_parts(begun.whole(), grader, Letters(), times)()
   assert at_once.texts == found.texts
   jax.tree.map(
     np.testing.assert_array_equal, at_once.trajectory, found.trajectory
