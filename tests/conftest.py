@@ -5,12 +5,11 @@ import gc
 import os
 import pathlib
 
-# Read when jax is first imported, so they come before it. Programs are run so
-# few times that compiling them well does not pay.
+from compiling import QUICK
+
+# Read when jax is first imported, so they come before it.
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['XLA_FLAGS'] = (
-  '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
-)
+os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count=8 {QUICK}'
 # TensorFlow reads it when anything first asks for a bucket, as TFDS does: tests
 # of buckets change objects at once.
 os.environ['GCS_STAT_CACHE_MAX_AGE'] = '0'

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import app
+from compiling import QUICK
 
 from score_jax import checkpoint, files, main
 
@@ -44,8 +45,6 @@ SMALL = {
   'log.samples_every': 4,
 }
 TIMEOUT = 900  # Of what hangs: a busy machine takes several times as long.
-# Programs are run so few times here that compiling them well does not pay.
-FLAGS = '--xla_backend_optimization_level=0'
 # Not this file: the process that imports them has not the tests' folder on its
 # path, but may have a folder runs/, which make demo leaves, in its place.
 IMPORTED = (
@@ -65,7 +64,7 @@ class Runs:
 
   def environment(self) -> dict[str, str]:
     return os.environ | {
-      'XLA_FLAGS': FLAGS,
+      'XLA_FLAGS': QUICK,
       'JAX_PLATFORMS': 'cpu',
       'JAX_COMPILATION_CACHE_DIR': str(self.compiled),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import runs as small
+from compiling import QUICK
 
 STOPPED = 75  # The exit code that is asked for.
 SMALL = {'log.tensorboard': False, 'log.report': False}
@@ -115,8 +116,7 @@ def group(
   environment = runs.environment() | {
     'SCORE_STOPPED_CODE': str(STOPPED),
     'PYTHONPATH': str(small.ROOT),
-    'XLA_FLAGS': f'{small.FLAGS} '
-    f'--xla_force_host_platform_device_count={devices}',
+    'XLA_FLAGS': f'{QUICK} --xla_force_host_platform_device_count={devices}',
   }
   if scripted:
     program = [str(small.ROOT / 'tests' / 'faults' / 'scripted.py')]

@@ -10,7 +10,7 @@ import pytest
 from score_jax import notices, stopping
 
 TERMINATE = 'TERMINATE_ON_HOST_MAINTENANCE'
-SOON = 60.0  # On a busy machine.
+QUICK = 60.0  # On a busy machine.
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def heard():
 
 def _ended(threads):
   for thread in threads:
-    thread.join(SOON)
+    thread.join(QUICK)
   return not any(thread.is_alive() for thread in threads)
 
 
@@ -45,7 +45,7 @@ def test_a_notice_in_the_middle_ends_the_job(server, heard, key, value):
   server.await_questions('wait_for_change', 2)
   assert heard.empty()
   server.set(key, value)
-  assert heard.get(timeout=SOON) == f'{server.host} says {key}={value}'
+  assert heard.get(timeout=QUICK) == f'{server.host} says {key}={value}'
 
 
 def test_a_machine_that_is_only_moved_goes_on(server, heard):
@@ -65,13 +65,13 @@ def test_a_job_started_again_uses_the_time_that_is_left(server, heard):
   server.set('maintenance-event', 'NONE')
   server.await_questions('maintenance-event?wait', 2)
   server.set('maintenance-event', TERMINATE)
-  assert TERMINATE in heard.get(timeout=SOON)
+  assert TERMINATE in heard.get(timeout=QUICK)
 
 
 def test_a_job_on_a_machine_that_is_being_taken_ends_at_once(server, heard):
   server.values['preempted'] = 'TRUE'
   notices.listen(heard.put)
-  assert heard.get(timeout=SOON) == f'{server.host} says preempted=TRUE'
+  assert heard.get(timeout=QUICK) == f'{server.host} says preempted=TRUE'
 
 
 def test_a_server_that_fails_for_a_while_is_asked_again(server, heard):
@@ -83,7 +83,7 @@ def test_a_server_that_fails_for_a_while_is_asked_again(server, heard):
   server.await_questions('wait_for_change', 8)
   assert all(thread.is_alive() for thread in threads)
   server.set('preempted', 'TRUE')
-  assert 'preempted=TRUE' in heard.get(timeout=SOON)
+  assert 'preempted=TRUE' in heard.get(timeout=QUICK)
 
 
 def test_a_server_that_does_not_wait_is_not_asked_without_pause(

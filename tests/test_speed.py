@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from compiling import QUICK
 
 from tests.benchmarks.speed import contest, link, table, workload
 
@@ -201,8 +202,7 @@ def test_the_command_for_accelerators_runs_wherever_it_is(tmp_path):
     env=os.environ
     | {
       'JAX_PLATFORMS': 'cpu',
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=4 '
-      '--xla_backend_optimization_level=0',
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count=4 {QUICK}',
     },
     capture_output=True,
     text=True,

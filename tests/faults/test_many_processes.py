@@ -21,7 +21,7 @@ STEPS = {'stage1': 8, 'stage2': 12}
 # Sums over devices are made in another order by other processes.
 CLOSE = {'rel': 1e-5, 'abs': 1e-5}
 # For the others to end, on a busy machine, with what they have to save.
-SOON = 60.0
+QUICK = 60.0
 
 
 def _assert_close(workdir, other, steps):
@@ -142,7 +142,7 @@ def test_a_signal_to_one_process_saves_all_and_one_process_goes_on(
   with several.group(runs, workdir, 2, 4, **LEARNING) as group:
     group.rows(workdir, 2)
     group.processes[1].send_signal(signal.SIGTERM)
-    assert group.codes(SOON) == [several.STOPPED] * 2, group.said(0)
+    assert group.codes(QUICK) == [several.STOPPED] * 2, group.said(0)
   done = len(small.rows(workdir / 'metrics.jsonl'))
   small.rows.cache_clear()  # The file grows.
   folder = workdir / 'checkpoints' / 'stage1'
@@ -162,7 +162,7 @@ def test_when_one_process_is_killed_the_others_say_so_and_end(
   what = f'end:prompts:{lost}:sampling, stage1 step 2'
   with several.group(runs, workdir, 2, scripted=what) as group:
     group.processes[lost].wait(small.TIMEOUT)
-    codes = group.codes(SOON)
+    codes = group.codes(QUICK)
     time.sleep(1)  # The witness of one that JAX aborts is a moment behind.
     said = group.said(1 - lost)
   assert codes[lost] == -signal.SIGKILL
@@ -182,7 +182,7 @@ def test_an_error_on_one_process_ends_the_others_with_its_words(
   what = f'fail:{where}:1:{phase}, stage1 step 5'
   with several.group(runs, workdir, 2, scripted=what) as group:
     group.rows(workdir, 4)
-    assert group.codes(SOON) == [1, 1], group.said(0)
+    assert group.codes(QUICK) == [1, 1], group.said(0)
     first, second = group.said(0), group.said(1)
   assert 'RuntimeError: out of luck' in second
   assert (
@@ -201,7 +201,7 @@ def test_a_phase_that_hangs_is_told_with_its_process_and_stacks(runs, tmp_path):
   what = 'hang:grader:1:grading, stage1 step 4'
   with several.group(runs, workdir, 2, scripted=what, **hasty) as group:
     group.rows(workdir, 3)
-    deadline = time.monotonic() + SOON
+    deadline = time.monotonic() + QUICK
     words = 'process 1 has been grading, stage1 step 4 for '
     while words not in group.said(1) or 'in hang' not in group.said(1):
       assert time.monotonic() < deadline, group.said(1)

@@ -8,6 +8,7 @@ import time
 
 import runs as small
 import several
+from compiling import QUICK
 
 from score_jax import step_files
 
@@ -123,7 +124,7 @@ class Soak:
       self._runs.environment()
       | {
         'PYTHONPATH': str(small.ROOT),
-        'XLA_FLAGS': f'{small.FLAGS} {devices}',
+        'XLA_FLAGS': f'{QUICK} {devices}',
         'POISONED': ','.join(filter(None, (POISONED, named))),
       },
       self.processes,
