@@ -167,13 +167,6 @@ def _decoding(setup: Setup, memory: float | None) -> Iterator[str]:
       'sampling.layout=train: every token gathers all weights over mesh.fsdp='
       f'{sizes.mesh["fsdp"]}; set it to {fitting.layout(better, memory)}'
     )
-  compact = tuple(setup.config.sampling.compact)
-  if min(compact, default=1) < 1:
-    yield (
-      f'sampling.compact={compact} is not counted: every row is taken to go on, '
-      'and the caches of those that do are in memory twice for a moment; '
-      'leave room for them'
-    )
 
 
 def _size(model: ModelConfig, name: str) -> int:

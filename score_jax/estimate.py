@@ -94,6 +94,8 @@ def sampling_moments(setup: Setup) -> list[Moment]:
     ),
     'parameters as used': params,
     'prompt cache': s.cache(s.problems, prompt),
+    # Beside them as they lie (models/stack.py).
+    'kernels in blocks': s.in_blocks * s.act,
   }
   gathered = {'gathered layers': 2 * s.layer * kernels.width * kernels.gathered}
   own = {'own cache': s.cache(s.sampled, s.slots)}
@@ -114,8 +116,32 @@ def sampling_moments(setup: Setup) -> list[Moment]:
       'gathered table': s.table * kernels.width * kernels.gathered,
       'logits': 3 * s.sampled * s.tensor(model.vocab_size) * 4,
     },
+    **_fewer(s, prompt),
   }
   return [Moment('sampler', k, common | v) for k, v in moments.items()]
+
+
+def _fewer(s: Sizes, prompt: int) -> dict[str, dict[str, float]]:
+  """Returns the moments in which rows that have not ended go on alone.
+
+  Each smaller number of rows has a cache of its own, with a copy of the prompt
+  for each, and goes back into the larger one, of which keys or values are
+  copied meanwhile.
+  """
+  rows = s.sizes
+  own = [s.cache(n, s.slots) for n in rows]
+  moments = {}
+  for i in range(1, len(rows)):
+    moments[f'going on with {rows[i]} rows'] = {
+      'own cache': own[0],
+      'caches of fewer rows': sum(own[1 : i + 1]) + s.cache(rows[i], prompt),
+    }
+    moments[f'putting {rows[i]} rows back'] = {
+      'own cache': own[0],
+      'caches of fewer rows': sum(own[1 : i + 1]),
+      'the same, replaced': own[i - 1] / 2,
+    }
+  return moments
 
 
 def _reading(s: Sizes, rows: int, queries: int, keys: int) -> dict[str, float]:

@@ -311,9 +311,18 @@ def _sizes(run, sampling, cache, rows: int) -> list[int]:
   shards = sharding.row_shards(run.module.execution.mesh)
   if rows % shards or len(cache.prompt_length) % shards:
     return [rows]  # Rows are not split, or not beside their prompts.
-  own = rows // shards
-  smaller = {max(1, round(share * own)) for share in sampling.compact}
-  return [own, *sorted((n for n in smaller if n < own), reverse=True)]
+  return sizes(rows // shards, sampling.compact)
+
+
+def sizes(rows: int, compact: tuple[float, ...]) -> list[int]:
+  """Returns how many of a device's rows are decoded at once, falling.
+
+  Args:
+    rows: all of a device's rows.
+    compact: as of `Sampling`.
+  """
+  smaller = {max(1, round(share * rows)) for share in compact}
+  return [rows, *sorted((n for n in smaller if n < rows), reverse=True)]
 
 
 def _decode(step, state, attempt, limit: int, sizes: list[int]):

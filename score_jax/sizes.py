@@ -14,7 +14,7 @@ import jax
 from jax import numpy as jnp
 
 from score_jax import config as config_lib
-from score_jax import reading
+from score_jax import reading, sampler
 from score_jax.decoding import SAME
 from score_jax.programs import columns, Setup
 
@@ -81,6 +81,14 @@ class Sizes:
     return c.width * (heads * c.head_dim + 3 * self.tensor(c.mlp))
 
   @property
+  def in_blocks(self) -> float:
+    """Returns the elements of the kernels that steps of few rows read."""
+    c, execution = self.setup.model.config, self.setup.model.execution
+    if not execution.unroll or min(self.sizes) > execution.few:
+      return 0.0
+    return c.layers * self.layer
+
+  @property
   def table(self) -> float:
     """Returns the elements of the vocabulary's table, gathered over fsdp."""
     c = self.setup.model.config
@@ -126,6 +134,12 @@ class Sizes:
     config = self.setup.config
     whole = config.train.trajectories // config.sampling.parts
     return self.split(whole, self.shards)
+
+  @property
+  def sizes(self) -> list[int]:
+    """Returns how many of these rows are decoded at once, falling."""
+    compact = self.setup.config.sampling.compact
+    return sampler.sizes(self.sampled, tuple(compact))
 
   @property
   def learned(self) -> int:

@@ -448,10 +448,41 @@ def test_blocks_of_logits_are_made_larger_only_where_that_fits():
   assert told(fitting.peak(few)) == []
 
 
-def test_what_the_plan_does_not_count_is_said():
-  assert 'sampling.compact=(0.5,) is not counted' in words(
-    **{'sampling.compact': (0.5,)}
-  )
+def test_rows_that_go_on_alone_have_caches_of_their_own():
+  """Compiled: tests hold the formula to what XLA for TPUs said, below."""
+  made = setup(**{'sampling.compact': (0.5, 0.3)})
+  sizes = estimate.Sizes(made)
+  assert sizes.sizes == [8, 4, 2]  # 32 rows on 4 parts.
+  found = {m.name: m.parts for m in estimate.sampling_moments(made)}
+  row = sizes.cache(1, sizes.slots)
+  assert found['going on with 2 rows']['own cache'] == 8 * row
+  alone = (4 + 2) * row + sizes.cache(2, 4)
+  assert found['going on with 2 rows']['caches of fewer rows'] == alone
+  assert found['putting 2 rows back']['caches of fewer rows'] == 6 * row
+  assert found['putting 2 rows back']['the same, replaced'] == 2 * row
+  assert found['putting 4 rows back']['caches of fewer rows'] == 4 * row
+  assert found['putting 4 rows back']['the same, replaced'] == 4 * row
+  names = {m.name for m in estimate.sampling_moments(setup())}
+  assert names.isdisjoint(name for name in found if ' rows' in name)
+
+
+def test_kernels_are_counted_twice_where_steps_of_few_rows_read_blocks():
+  mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+
+  def blocks(**changes):
+    config = settings(**{'model.unroll': True, **changes})
+    made = programs.setup(config, MODEL, mesh, instruction=4)
+    few = dataclasses.replace(made.model.execution, few=16)
+    made = dataclasses.replace(made, model=made.model.clone(execution=few))
+    moments = estimate.sampling_moments(made)
+    return {m.parts['kernels in blocks'] for m in moments}
+
+  kernels = 2 * 128 * (2 * 4 * 32 + 2 * 2 * 32 + 3 * 256) * 4
+  assert blocks() == {0}  # 32 rows.
+  assert blocks(**{'train.trajectories': 16}) == {kernels}
+  assert blocks(**{'sampling.compact': (0.5,)}) == {kernels}
+  scanned = {'train.trajectories': 16, 'model.unroll': False}
+  assert blocks(**scanned) == {0}
 
 
 def test_small_times_have_figures():
@@ -666,6 +697,30 @@ def test_peaks_are_within_15_percent_of_the_compilers(
   for found, compiled in moments:
     predicted = estimate.peak(found).total / GIB
     assert abs(predicted / compiled - 1) < 0.15
+
+
+@pytest.mark.parametrize(
+  ('shares', 'sampler'), [((0.5,), 11.54), ((0.5, 0.25, 0.12), 12.36)]
+)
+def test_peaks_are_within_15_percent_where_rows_go_on_alone(shares, sampler):
+  config = presets.make('score', 'math')
+  with config.unlocked():
+    config.update_from_flattened_dict(
+      {
+        'model.dtype': 'bfloat16',
+        'sampling.layout': 'train',
+        'sampling.parts': 1,
+        'sampling.compact': shares,
+      }
+    )
+  made = programs.setup(
+    config,
+    families.model_config(public.get('gemma2_2b')),
+    programs.abstract_mesh((1, 16, 1)),
+    instruction=64,
+  )
+  predicted = estimate.peak(estimate.sampling_moments(made)).total / GIB
+  assert abs(predicted / sampler - 1) < 0.15
 
 
 @pytest.mark.skipif(
