@@ -336,6 +336,14 @@ PASSES = []
     ('three turns', {'compact': (0.5, 0.2)}),
     ('three turns', {'grow': 2, 'compact': (0.7,)}),
     ('shared first attempts', {'grow': 2, 'compact': (0.5, 0.2)}),
+    *(
+      pytest.param('shared first attempts', how, marks=pytest.mark.long)
+      for how in (
+        {'grow': 1},
+        {'compact': (0.5, 0.2)},
+        {'grow': 2, 'compact': (0.7,)},
+      )
+    ),
   ],
 )
 def test_growing_and_leaving_out_ended_rows_change_nothing(sampled, name, how):
@@ -356,7 +364,14 @@ def test_growing_and_leaving_out_ended_rows_change_nothing(sampled, name, how):
 
 @pytest.mark.parametrize(
   ('name', 'few'),
-  [('three turns', 64), ('three turns', 5), ('shared first attempts', 1)],
+  [
+    ('three turns', 64),
+    ('three turns', 5),
+    ('shared first attempts', 1),
+    pytest.param('three turns', 1, marks=pytest.mark.long),
+    pytest.param('shared first attempts', 5, marks=pytest.mark.long),
+    pytest.param('shared first attempts', 64, marks=pytest.mark.long),
+  ],
 )
 def test_kernels_in_blocks_change_nothing(sampled, monkeypatch, name, few):
   """All steps, those of the last rows alone, and none but the last row's."""

@@ -108,7 +108,7 @@ def main(argv: list[str]) -> None:
     _PEERS.value, {'trl': _TRL.value, 'tunix': _TUNIX.value}
   )
   # Of the processes that are started from here.
-  os.environ[pages.VARIABLE] = f'{pages.TUNABLE}=0'
+  os.environ[pages.VARIABLE] = f'{pages.HUGE}=0'
   if _HUGE.value:
     del os.environ[pages.VARIABLE]
     os.environ.update(pages.settings())
