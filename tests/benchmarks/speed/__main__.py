@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.speed [--sizes=tiny,small]
       [--work=sample,update,iterate] [--rounds=3] [--cores=1]
-      [--nohuge_pages] [--peers=transformers,torch,trl,tunix] [--trl_python=VENV/bin/python]
-      [--tunix_python=VENV/bin/python] [--out=FILE.json]
+      [--memory=own|alike|plain] [--peers=transformers,torch,trl,tunix]
+      [--trl_python=VENV/bin/python] [--tunix_python=VENV/bin/python]
+      [--out=FILE.json]
 
 Each library runs in a process of its own, on the same cores, and is asked for
 one repeat at a time, in turn, so that what else the machine does meets all of
@@ -43,10 +44,13 @@ _TRL = flags.DEFINE_string('trl_python', sys.executable, 'Python with TRL.')
 _TUNIX = flags.DEFINE_string(
   'tunix_python', sys.executable, 'Python with tunix.'
 )
-_HUGE = flags.DEFINE_bool(
-  'huge_pages',
-  True,
-  'All ask for memory in huge pages, as score_jax.main does.',
+_MEMORY = flags.DEFINE_enum(
+  'memory',
+  'own',
+  ['own', 'alike', 'plain'],
+  'Each as its users start it: ours as score_jax.main starts itself, in huge '
+  'pages that are kept, the others as Python starts. Or all as ours, or all as '
+  'the others.',
 )
 _OUT = flags.DEFINE_string('out', '', 'All numbers, as JSON.')
 
@@ -90,6 +94,15 @@ def measure(
     contest.say('interrupted: what follows was measured before')
 
 
+def memory_of(entrant: contest.Entrant) -> str:
+  """Returns the GLIBC_TUNABLES that an entrant is started with."""
+  usual = os.environ.get(pages.VARIABLE, '')
+  asks = {'own': not entrant.peer, 'alike': True, 'plain': False}
+  if not asks[_MEMORY.value]:
+    return usual
+  return pages.settings().get(pages.VARIABLE, usual)
+
+
 def main(argv: list[str]) -> None:
   """Measures, and prints the table."""
   if len(argv) > 1:
@@ -107,11 +120,7 @@ def main(argv: list[str]) -> None:
   chosen, left_out = contest.entrants(
     _PEERS.value, {'trl': _TRL.value, 'tunix': _TUNIX.value}
   )
-  # Of the processes that are started from here.
-  os.environ[pages.VARIABLE] = f'{pages.HUGE}=0'
-  if _HUGE.value:
-    del os.environ[pages.VARIABLE]
-    os.environ.update(pages.settings())
+  chosen = [dataclasses.replace(x, memory=memory_of(x)) for x in chosen]
   cores = machine.pin(_CORES.value)
   copied = machine.bandwidth()
   shown = ''
@@ -143,7 +152,7 @@ def describe(
     'processor': machine.processor(),
     'cores': os.cpu_count(),
     'pinned_to': cores,
-    'allocation': os.environ.get(pages.VARIABLE, ''),
+    'memory': _MEMORY.value,
     'product_flops': float(np.median(rates)),
     'product_flops_range': [min(rates), max(rates)],
     'copy_bytes_per_s': copied,

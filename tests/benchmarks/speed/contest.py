@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from score_jax import pages
 from tests.benchmarks.speed import link, table, workload
 
 PACKAGE = 'tests.benchmarks.speed'
@@ -32,6 +33,7 @@ class Entrant:
   variant: str = ''
   sizes: tuple[str, ...] = ('tiny', 'small')
   python: str = sys.executable  # That has what it needs.
+  memory: str = ''  # GLIBC_TUNABLES that it is started with.
 
 
 _LEARNS = ('update', 'iterate')
@@ -141,7 +143,8 @@ def _begin(
   """Starts an entrant, and returns its first answer, programs compiled."""
   module = f'{PACKAGE}.{entrant.module}'
   job = dataclasses.replace(job, variant=entrant.variant)
-  running[entrant] = link.start(entrant.python, module, job)
+  more = {pages.VARIABLE: entrant.memory}
+  running[entrant] = link.start(entrant.python, module, job, more)
   ready = running[entrant].hear()
   for _ in range(ready['cold']):
     running[entrant].ask()

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any, IO
 
@@ -182,8 +182,17 @@ class Asked:
     self.log.close()
 
 
-def start(python: str, module: str, job: Job) -> Asked:
-  """Starts the process that computes a job with as many threads as cores."""
+def start(
+  python: str, module: str, job: Job, more: Mapping[str, str] | None = None
+) -> Asked:
+  """Starts the process that computes a job with as many threads as cores.
+
+  Args:
+    python: that has what the module needs.
+    module: what answers.
+    job: what it is asked.
+    more: variables of its environment, beside those that all have.
+  """
   threads = str(job.cores)
   settings = {
     # The canary is one core's.
@@ -201,6 +210,6 @@ def start(python: str, module: str, job: Job) -> Asked:
     stdout=subprocess.PIPE,
     stderr=log,
     bufsize=0,
-    env={**os.environ, **settings},
+    env={**os.environ, **settings, **(more or {})},
   )
   return Asked(process, log)
