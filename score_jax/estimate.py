@@ -128,7 +128,7 @@ def _fewer(s: Sizes, prompt: int) -> dict[str, dict[str, float]]:
   for each, and goes back into the larger one, of which keys or values are
   copied meanwhile.
   """
-  rows = s.sizes
+  rows = s.decoded
   own = [s.cache(n, s.slots) for n in rows]
   moments = {}
   for i in range(1, len(rows)):

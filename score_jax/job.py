@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from score_jax import (
   fingerprint,
   fitting,
   grading,
+  pages,
   processes,
   programs,
   sampler,
@@ -279,8 +279,7 @@ def _device_memory() -> float:
   stats = jax.local_devices()[0].memory_stats() or {}
   if 'bytes_limit' in stats:
     return stats['bytes_limit']
-  host = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-  return host / jax.device_count()
+  return pages.host_memory() / jax.device_count()
 
 
 def _check_alike(

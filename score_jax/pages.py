@@ -21,6 +21,7 @@ SINCE = (2, 35)  # The release of glibc that has it.
 # to others than the time they cost, and leave no gaps too small for the next.
 KEPT = 1 / 8
 _KERNEL = pathlib.Path('/sys/kernel/mm/transparent_hugepage/enabled')
+_LIMIT = pathlib.Path('/sys/fs/cgroup/memory.max')  # Of a container.
 # Where drivers of accelerators put them: their programs take no such blocks
 # from the host, whose threads are better off with memory of their own.
 _ACCELERATORS = ('accel*', 'vfio/[0-9]*', 'nvidia[0-9]*', 'kfd')
@@ -44,13 +45,27 @@ def settings() -> dict[str, str]:
   try:
     kernel = _KERNEL.read_text()
     library = os.confstr('CS_GNU_LIBC_VERSION') or ''
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    memory = host_memory()
   except (OSError, ValueError):  # Another system, or another C library.
     return {}
   if _has_accelerator(os.environ, pathlib.Path('/dev')):
     return {}
   wanted = tunables(os.environ, kernel, library, memory)
   return {} if wanted is None else {VARIABLE: wanted}
+
+
+def host_memory(limit: pathlib.Path = _LIMIT) -> int:
+  """Returns the bytes that this machine has, or its container may use.
+
+  Args:
+    limit: the file that says what a container may, 'max' where that is all.
+  """
+  whole = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  try:
+    text = limit.read_text().strip()
+  except OSError:  # No container, or a system without them.
+    return whole
+  return min(whole, int(text)) if text.isdecimal() else whole
 
 
 def _has_accelerator(

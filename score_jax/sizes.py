@@ -84,7 +84,7 @@ class Sizes:
   def in_blocks(self) -> float:
     """Returns the elements of the kernels that steps of few rows read."""
     c, execution = self.setup.model.config, self.setup.model.execution
-    if not execution.unroll or min(self.sizes) > execution.few:
+    if not execution.unroll or min(self.decoded) > execution.few:
       return 0.0
     return c.layers * self.layer
 
@@ -136,7 +136,7 @@ class Sizes:
     return self.split(whole, self.shards)
 
   @property
-  def sizes(self) -> list[int]:
+  def decoded(self) -> list[int]:
     """Returns how many of these rows are decoded at once, falling."""
     compact = self.setup.config.sampling.compact
     return sampler.sizes(self.sampled, tuple(compact))

@@ -73,6 +73,17 @@ def test_beside_an_accelerator_nothing_is_asked(
   assert pages._has_accelerator(environment, tmp_path) == expected
 
 
+def test_a_container_may_use_less_than_the_machine_has(tmp_path):
+  limit = tmp_path / 'memory.max'
+  whole = pages.host_memory(limit)
+  assert whole == os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  for text, expected in (('max\n', whole), (f'{2 * whole}\n', whole)):
+    limit.write_text(text)
+    assert pages.host_memory(limit) == expected
+  limit.write_text(f'{whole // 4}\n')
+  assert pages.host_memory(limit) == whole // 4
+
+
 def test_a_program_starts_anew_once_with_its_arguments(tmp_path):
   """As it does where the kernel waits to be asked, on this one or another."""
   kernel = tmp_path / 'enabled'
@@ -91,8 +102,7 @@ def test_a_program_starts_anew_once_with_its_arguments(tmp_path):
     check=True,
   )
   there = os.confstr('CS_GNU_LIBC_VERSION') or ''
-  memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-  expected = pages.tunables({}, ASKED, there, memory)
+  expected = pages.tunables({}, ASKED, there, pages.host_memory())
   starts = 1 if expected is None else 2
   assert found.stdout == 'here\n' * starts + (
     f"{expected} ['--one=1', 'two words']\n"

@@ -452,7 +452,7 @@ def test_rows_that_go_on_alone_have_caches_of_their_own():
   """Compiled: tests hold the formula to what XLA for TPUs said, below."""
   made = setup(**{'sampling.compact': (0.5, 0.3)})
   sizes = estimate.Sizes(made)
-  assert sizes.sizes == [8, 4, 2]  # 32 rows on 4 parts.
+  assert sizes.decoded == [8, 4, 2]  # 32 rows on 4 parts.
   found = {m.name: m.parts for m in estimate.sampling_moments(made)}
   row = sizes.cache(1, sizes.slots)
   assert found['going on with 2 rows']['own cache'] == 8 * row
