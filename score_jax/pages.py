@@ -3,8 +3,8 @@
 XLA takes and gives back gigabytes for every update on a CPU. In pages of 4 kB
 each of them is a fault, and what the products read misses the table of pages;
 given back to the system, all of them are faults again in the next update, and
-on a virtual machine each may be a fault of its host too. The updates of
-`docs/performance.md` take up to half as long again.
+on a virtual machine each may be a fault of its host too. `docs/performance.md`
+says what that costs an update.
 """
 
 from __future__ import annotations
