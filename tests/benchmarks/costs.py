@@ -60,6 +60,7 @@ class Case:
   whole: bool = False  # Whether the update reads and scores whole rows.
   ends: int = 0  # Of the vocabulary's tokens, all alike likely, end an attempt.
   compact: tuple[float, ...] = ()
+  grow: int = 0  # Columns that a cache grows by.
   mean: int = 0  # Of geometric lengths that the update reads; 0 = all longest.
   parts: int = 1  # Of the update.
   widths: tuple[float, ...] = ()
@@ -117,6 +118,7 @@ def sampling(case: Case) -> Callable[[], Any]:
     close=0,
     pad=0,
     compact=case.compact,
+    grow=case.grow,
   )
   model = model_of(case.layers, case.vocab, case.few)
   program = sampler.make_sampler(model, plan)
@@ -279,42 +281,68 @@ def blocks() -> Iterator[dict[str, Any]]:
     }
 
 
+def _prices(each: int) -> tuple[dict[int, float], Callable]:
+  """Returns what reading prompts costs, and a step, of so many rows.
+
+  Args:
+    each: rows that share a prompt, at most.
+  """
+  import numpy as np
+
+  reads, steps = {}, {0: 0.0}
+  for rows in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+    case = Case(rows=rows, each=min(each, rows))
+    reads[rows] = timed(sampling(dataclasses.replace(case, new=1)))
+    steps[rows] = (timed(sampling(case)) - reads[rows]) / (case.new - 1)
+
+  def step(rows):
+    return np.interp(rows, list(steps), list(steps.values()))
+
+  return reads, step
+
+
 def early() -> Iterator[dict[str, Any]]:
   """Gives what rows cost that end early, beside paying for live tokens.
 
   The ideal reads the prompts, and then pays for each live token what it costs
   among rows that all go on. The floor pays for each step what as many rows
-  cost as are alive in it, without the work of leaving out the others.
+  cost as are alive in it. The steps are paid for the rows that the shares keep,
+  which have a prompt each once some are left out; what the whole took beside
+  them is for leaving out, and for caches that grow.
   """
   import numpy as np
 
-  ways = {'all rows go on': (), 'halves': (0.5, 0.25, 0.12)}
-  ways['finer'] = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.12, 0.08, 0.05, 0.03)
-  reads, fulls = {}, {}
-  for rows in (1, 2, 4, 8, 16, 32, 64, 128, 256):
-    case = Case(rows=rows, each=min(8, rows))
-    reads[rows], fulls[rows] = (
-      timed(sampling(dataclasses.replace(case, new=new)))
-      for new in (1, case.new)
-    )
-  steps = {0: 0.0} | {n: (fulls[n] - reads[n]) / (case.new - 1) for n in reads}
+  from score_jax import sampler
+
+  finer = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.12, 0.08, 0.05, 0.03)
+  halves = (0.5, 0.25, 0.12)
+  ways = {
+    'all rows go on': {},
+    'halves': {'compact': halves},
+    'finer': {'compact': finer},
+    'halves, grown by 16': {'compact': halves, 'grow': 16},
+  }
+  (reads, shared), (_, apart) = _prices(8), _prices(1)
   for rows in (16, 64, 256):
     case = Case(rows=rows, each=8, ends=32)  # One token of 16 ends it.
-    for name, shares in ways.items():
-      run = sampling(dataclasses.replace(case, compact=shares))
+    for name, way in ways.items():
+      run = sampling(dataclasses.replace(case, **way))
       lengths = np.sum(np.asarray(run().turn) > 0, axis=1)
       alive = np.sum(lengths[:, None] > np.arange(case.new), axis=0)
       live = alive.sum() / (rows * case.new)
+      ideal = reads[rows] + (case.new - 1) * shared(rows) * live
+      sizes = sampler.sizes(rows, way.get('compact', ()))
+      kept = [min(n for n in sizes if n >= a) for a in alive[1:] if a]
+      paid = sum(shared(n) if n == rows else apart(n) for n in kept)
       seconds = timed(run)
-      ideal = reads[rows] + (fulls[rows] - reads[rows]) * live
-      paid = np.interp(alive[1:], list(steps), list(steps.values()))
       yield {
         'rows': rows,
         'left out': name,
         'live share': live,
         's': seconds,
         'of the ideal': seconds / ideal,
-        'floor': (reads[rows] + paid.sum()) / ideal,
+        'steps': (reads[rows] + paid) / ideal,
+        'floor': (reads[rows] + shared(alive[1:]).sum()) / ideal,
       }
 
 
