@@ -95,7 +95,7 @@ def sampling_moments(setup: Setup) -> list[Moment]:
     'parameters as used': params,
     'prompt cache': s.cache(s.problems, prompt),
     # Beside them as they lie (models/stack.py).
-    'kernels in blocks': s.in_blocks * s.act,
+    'kernels for few rows': s.laid_out * s.act,
   }
   gathered = {'gathered layers': 2 * s.layer * kernels.width * kernels.gathered}
   own = {'own cache': s.cache(s.sampled, s.slots)}

@@ -273,13 +273,13 @@ def decoder(
     unroll=c.unroll,
     mesh=mesh,
     attention=c.attention,
-    few=few_rows(mesh, c.dtype),
+    **few_rows(mesh, c.dtype),
   )
   return transformer.Transformer(architecture, execution)
 
 
-def few_rows(mesh: Mesh | AbstractMesh, dtype: str) -> int:
-  """Returns up to how many rows steps of decoding read kernels in blocks.
+def few_rows(mesh: Mesh | AbstractMesh, dtype: str) -> dict[str, int]:
+  """Returns what of Execution says how steps of few rows read kernels.
 
   Args:
     mesh: that the model lies on.
@@ -290,7 +290,9 @@ def few_rows(mesh: Mesh | AbstractMesh, dtype: str) -> int:
     and mesh.size == 1
     and mesh.devices.item().platform == 'cpu'
   )
-  return stack.few(_cores()) if is_one_cpu and dtype == 'float32' else 0
+  if not is_one_cpu or dtype != 'float32':
+    return {}
+  return {'few': stack.few(_cores()), 'some': stack.SOME}
 
 
 def _cores() -> int:

@@ -149,7 +149,7 @@ class _Model:
 
   module: transformer.Transformer
   variables: dict
-  few: dict  # The same, as steps of few rows read them.
+  forms: dict[str, dict]  # The same, as steps read them (`stack.form`).
 
   def __call__(self, *args):
     return self.module.apply(self.variables, *args)
@@ -157,9 +157,8 @@ class _Model:
   def at(self, step: jax.Array, rows: int) -> _Model:
     """Returns the decoder for one step of a loop, of so many rows."""
     execution = self.module.execution
-    variables = self.few if rows <= execution.few else self.variables
-    held = _held(variables, step, execution.dtype)
-    return _Model(self.module, held, held)
+    variables = self.forms[stack.form(execution, rows)]
+    return _Model(self.module, _held(variables, step, execution.dtype), {})
 
   def unembed(self, hidden: jax.Array) -> jax.Array:
     return self.module.apply(self.variables, hidden, method='unembed')
@@ -171,11 +170,16 @@ class _Model:
 
 
 def _model(model, params) -> _Model:
-  """Returns the decoder with its layers apart, and its kernels in blocks."""
-  execution = model.execution
-  params = stack.by_layer(execution, params)
-  few = stack.in_blocks(execution, params)
-  return _Model(model, {'params': params}, {'params': few})
+  """Returns the decoder with its layers apart, and in all forms of kernels.
+
+  XLA leaves out those that no loop reads.
+  """
+  params = stack.by_layer(model.execution, params)
+  forms = {
+    form: {'params': stack.laid_out(model.execution, params, form)}
+    for form in stack.forms(model.execution)
+  }
+  return _Model(model, {'params': params}, forms)
 
 
 def _held(tree, step: jax.Array, dtype: str):

@@ -16,6 +16,7 @@ from jax import numpy as jnp
 from score_jax import config as config_lib
 from score_jax import reading, sampler
 from score_jax.decoding import SAME
+from score_jax.models import stack
 from score_jax.programs import columns, Setup
 
 
@@ -81,12 +82,13 @@ class Sizes:
     return c.width * (heads * c.head_dim + 3 * self.tensor(c.mlp))
 
   @property
-  def in_blocks(self) -> float:
-    """Returns the elements of the kernels that steps of few rows read."""
+  def laid_out(self) -> float:
+    """Returns the elements of kernels that lie anew, for steps of few rows."""
     c, execution = self.setup.model.config, self.setup.model.execution
-    if not execution.unroll or min(self.decoded) > execution.few:
+    forms = {stack.form(execution, rows) for rows in self.decoded}
+    if not execution.unroll:
       return 0.0
-    return c.layers * self.layer
+    return len(forms - {'kernel'}) * c.layers * self.layer
 
   @property
   def table(self) -> float:

@@ -466,23 +466,25 @@ def test_rows_that_go_on_alone_have_caches_of_their_own():
   assert names.isdisjoint(name for name in found if ' rows' in name)
 
 
-def test_kernels_are_counted_twice_where_steps_of_few_rows_read_blocks():
+def test_kernels_are_counted_in_each_form_that_steps_read():
   mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
 
-  def blocks(**changes):
+  def kernels(some=0, **changes):
     config = settings(**{'model.unroll': True, **changes})
     made = programs.setup(config, MODEL, mesh, instruction=4)
-    few = dataclasses.replace(made.model.execution, few=16)
+    few = dataclasses.replace(made.model.execution, few=16, some=some)
     made = dataclasses.replace(made, model=made.model.clone(execution=few))
     moments = estimate.sampling_moments(made)
-    return {m.parts['kernels in blocks'] for m in moments}
+    return {m.parts['kernels for few rows'] for m in moments}
 
-  kernels = 2 * 128 * (2 * 4 * 32 + 2 * 2 * 32 + 3 * 256) * 4
-  assert blocks() == {0}  # 32 rows.
-  assert blocks(**{'train.trajectories': 16}) == {kernels}
-  assert blocks(**{'sampling.compact': (0.5,)}) == {kernels}
+  once = 2 * 128 * (2 * 4 * 32 + 2 * 2 * 32 + 3 * 256) * 4
+  assert kernels() == {0}  # 32 rows.
+  assert kernels(**{'train.trajectories': 16}) == {once}
+  assert kernels(**{'sampling.compact': (0.5,)}) == {once}
+  assert kernels(some=32) == {once}
+  assert kernels(some=32, **{'sampling.compact': (0.5,)}) == {2 * once}
   scanned = {'train.trajectories': 16, 'model.unroll': False}
-  assert blocks(**scanned) == {0}
+  assert kernels(**scanned) == {0}
 
 
 def test_small_times_have_figures():

@@ -363,21 +363,24 @@ def test_growing_and_leaving_out_ended_rows_change_nothing(sampled, name, how):
 
 
 @pytest.mark.parametrize(
-  ('name', 'few'),
+  ('name', 'few', 'some'),
   [
-    ('three turns', 64),
-    ('three turns', 5),
-    ('shared first attempts', 1),
-    pytest.param('three turns', 1, marks=pytest.mark.long),
-    pytest.param('shared first attempts', 5, marks=pytest.mark.long),
-    pytest.param('shared first attempts', 64, marks=pytest.mark.long),
+    ('three turns', 64, 0),
+    ('three turns', 5, 0),
+    ('three turns', 0, 64),
+    ('shared first attempts', 1, 5),
+    pytest.param('three turns', 1, 0, marks=pytest.mark.long),
+    pytest.param('shared first attempts', 5, 64, marks=pytest.mark.long),
+    pytest.param('shared first attempts', 64, 0, marks=pytest.mark.long),
   ],
 )
-def test_kernels_in_blocks_change_nothing(sampled, monkeypatch, name, few):
+def test_forms_of_kernels_change_nothing(sampled, monkeypatch, name, few, some):
   """All steps, those of the last rows alone, and none but the last row's."""
   monkeypatch.setattr(stack, 'BLOCK', 8)
   case = CASES[name]
-  execution = dataclasses.replace(case.model.execution, few=few, unroll=True)
+  execution = dataclasses.replace(
+    case.model.execution, few=few, some=some, unroll=True
+  )
   sampling = dataclasses.replace(case.sampling, compact=(0.5, 0.2, 0.05))
   found = make_sampler(case.model.clone(execution=execution), sampling)(
     case.params,

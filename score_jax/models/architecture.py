@@ -71,9 +71,10 @@ class Execution:
   # Whether rows go to where parts of the parameters lie (sharding.SPLIT),
   # instead of parameters to where the rows are.
   rows_travel: bool = False
-  # Up to how many rows a step of decoding reads kernels in blocks, on a CPU
-  # (models/stack.py); 0 = never.
+  # Up to how many rows a step of decoding reads kernels in blocks, and up to
+  # how many turned, on a CPU (models/stack.py); 0 = never.
   few: int = 0
+  some: int = 0
   # What whole rows attend by: 'plain' products, or 'splash' or 'cudnn', a
   # kernel of the platform's libraries (models/kernels.py).
   attention: str = 'plain'

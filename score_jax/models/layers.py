@@ -120,7 +120,7 @@ class Projection(nn.Module):
   Where 'lora_a' and 'lora_b' lie beside the kernel, what they make of the
   input is added; how they get there is for `lora.bind` to say. Where a
   'kernel_scale' does, the kernel is int8, and what the product gives is scaled.
-  Where 'blocks' do, they are the kernel (`stack.in_blocks`).
+  Where 'blocks' do, or 'turned' does, that is the kernel (`stack.laid_out`).
   """
 
   execution: Execution
@@ -154,11 +154,13 @@ class Projection(nn.Module):
 
   def _product(self, x: jax.Array, wide: bool) -> jax.Array:
     outputs = self.shape[self.inputs :]
-    if self.has_variable('params', 'blocks'):
-      blocks = self.get_variable('params', 'blocks')
+    for form in ('blocks', 'turned'):
+      if not self.has_variable('params', form):
+        continue
+      kernel = self.get_variable('params', form)
       together = x.reshape(*x.shape[: x.ndim - self.inputs], -1)
       dtype = jnp.dtype('float32') if wide else x.dtype
-      out = stack.product(together, blocks, dtype)
+      out = stack.product(together, kernel, dtype)
       return out.reshape(*out.shape[:-1], *outputs)
     start = nn.initializers.normal(math.prod(self.shape[: self.inputs]) ** -0.5)
     kernel = self.param(

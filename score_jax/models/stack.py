@@ -1,11 +1,13 @@
-"""How do the parameters of the layers lie: stacked, apart, or in blocks?
+"""How do the parameters of the layers lie: stacked, apart, in blocks, turned?
 
 They are trained and kept stacked, [L, ...] each. A program that runs layers one
-by one takes them apart once, and on a CPU cuts them into blocks for its steps
-of few rows. Such a step costs what reading the weights does, and a product
+by one takes them apart once, and on a CPU lays their kernels out anew for its
+steps of few rows. Such a step costs what reading the weights does, and a product
 reads its kernel in tiles of some outputs, from the first input to the last: a
 tile of [inputs, outputs] lies in as many places as there are inputs, one of
-[blocks, inputs, BLOCK] in one (docs/performance.md, "In blocks").
+[blocks, inputs, BLOCK] in one. Turned, a kernel is [outputs, inputs] and the
+left factor, of which each output's inputs lie in one place
+(docs/performance.md, "Kernels in blocks, and turned").
 
 Letters: L layers, R rows, I inputs, O outputs, C = O / BLOCK.
 """
@@ -63,15 +65,17 @@ def _parts(x: jax.Array) -> tuple[jax.Array, ...]:
 _parts.defvjp(lambda x: (_parts(x), None), lambda _, parts: (jnp.stack(parts),))
 
 
-# ------------------------------------------------------------------- in blocks
+# --------------------------------------------------------- for steps of few rows
+
+SOME = 64  # Rows, up to which kernels that are turned are faster.
 
 
 def few(cores: int) -> int:
   """Returns up to how many rows blocks are faster than a kernel as it lies.
 
   Measured are 32 on one core and 8 on two, which the square goes through: all
-  cores share the product with a kernel as it lies, and one of them alone reads
-  the blocks (docs/performance.md, "In blocks").
+  cores share the product with a kernel as it lies, or turned, and one of them
+  alone reads the blocks (docs/performance.md, "Kernels in blocks, and turned").
 
   Args:
     cores: of the processor, that the program may use.
@@ -79,50 +83,80 @@ def few(cores: int) -> int:
   return 32 // cores**2
 
 
-def in_blocks(execution: Execution, params: dict) -> dict:
-  """Returns parameters whose kernels lie in blocks, 'blocks' in their places.
+def form(execution: Execution, rows: int) -> str:
+  """Returns how a step of so many rows reads kernels.
 
-  What is not as wide as products, or has no whole number of blocks, stays, as
-  do layers that are stacked. Where other passes read the kernels as they lie,
-  both are in memory.
+  Returns:
+    'blocks' or 'turned', as `laid_out` makes them, or 'kernel': as they lie.
+  """
+  if rows <= execution.few:
+    return 'blocks'
+  return 'turned' if rows <= execution.some else 'kernel'
+
+
+def forms(execution: Execution) -> set[str]:
+  """Returns the forms that steps read, of whatever number of rows."""
+  most = max(execution.few, execution.some)
+  return {form(execution, rows) for rows in range(1, most + 2)}
+
+
+def laid_out(execution: Execution, params: dict, form: str) -> dict:
+  """Returns parameters whose kernels lie in blocks, or turned.
+
+  They are named as the form, in their places. What is not as wide as products,
+  or has no whole number of blocks, stays, as do layers that are stacked. Where
+  other passes read the kernels as they lie, both are in memory.
 
   Args:
-    execution: says whether any step reads blocks.
+    execution: says whether layers run one by one.
     params: as `by_layer` gives them.
+    form: as `form` gives it.
   """
   layers = params.get('layers')
-  if not execution.few or not isinstance(layers, tuple):
+  if form == 'kernel' or not isinstance(layers, tuple):
     return params
 
-  def cut(layer):
+  def lay_out(layer):
     layer = {module: dict(parts) for module, parts in layer.items()}
     for name, (module, inputs) in PROJECTIONS.items():
-      layer[module][name] = _cut(execution, layer[module][name], inputs)
+      layer[module][name] = _laid_out(
+        execution, layer[module][name], inputs, form
+      )
     return layer
 
-  return {**params, 'layers': tuple(map(cut, layers))}
+  return {**params, 'layers': tuple(map(lay_out, layers))}
 
 
-def _cut(execution: Execution, projection: dict, inputs: int) -> dict:
-  """Returns the arrays of a projection with its kernel in blocks."""
+def _laid_out(
+  execution: Execution, projection: dict, inputs: int, form: str
+) -> dict:
+  """Returns the arrays of a projection with its kernel in another form."""
   kernel = projection['kernel']
   outputs = math.prod(kernel.shape[inputs:])
-  if kernel.dtype != jnp.dtype(execution.dtype) or outputs % BLOCK:
+  is_cut = form == 'blocks'
+  if kernel.dtype != jnp.dtype(execution.dtype) or (is_cut and outputs % BLOCK):
     return projection
-  apart = kernel.reshape(-1, outputs // BLOCK, BLOCK)
   rest = {name: x for name, x in projection.items() if name != 'kernel'}
+  if not is_cut:
+    return {**rest, 'turned': kernel.reshape(-1, outputs).T}
+  apart = kernel.reshape(-1, outputs // BLOCK, BLOCK)
   return {**rest, 'blocks': jnp.moveaxis(apart, 1, 0)}
 
 
-def product(x: jax.Array, blocks: jax.Array, dtype: jnp.dtype) -> jax.Array:
-  """Returns [..., O], the product of x [..., I] with a kernel in blocks.
+def product(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
+  """Returns [..., O], the product of x [..., I] with a kernel in such a form.
 
   Args:
     x: the input.
-    blocks: [C, I, BLOCK] of its type.
+    kernel: in blocks, [C, I, BLOCK], or turned, [O, I], of its type.
     dtype: of the result.
   """
   rows = x.reshape(-1, x.shape[-1])
-  each = jnp.broadcast_to(rows, (len(blocks), *rows.shape))
-  out = jnp.matmul(each, blocks, preferred_element_type=dtype)
-  return jnp.moveaxis(out, 0, 1).reshape(*x.shape[:-1], -1)
+  if kernel.ndim == 2:
+    out = jnp.matmul(kernel, rows.T, preferred_element_type=dtype)
+    out = jax.lax.optimization_barrier(out).T  # Else XLA turns them back.
+  else:
+    each = jnp.broadcast_to(rows, (len(kernel), *rows.shape))
+    out = jnp.matmul(each, kernel, preferred_element_type=dtype)
+    out = jnp.moveaxis(out, 0, 1)
+  return out.reshape(*x.shape[:-1], -1)

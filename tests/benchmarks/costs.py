@@ -39,11 +39,11 @@ NEVER = -1  # An end token that nobody draws.
 GIB = 1 << 30
 
 
-def _few() -> int:
-  """Returns up to how many rows a run on these cores reads blocks."""
+def _forms() -> dict[str, int]:
+  """Returns how a run on these cores reads kernels, of Execution."""
   from score_jax.models import stack
 
-  return stack.few(_CORES.value)
+  return {'few': stack.few(_CORES.value), 'some': stack.SOME}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +64,10 @@ class Case:
   mean: int = 0  # Of geometric lengths that the update reads; 0 = all longest.
   parts: int = 1  # Of the update.
   widths: tuple[float, ...] = ()
-  few: int = dataclasses.field(default_factory=_few)
+  forms: dict[str, int] = dataclasses.field(default_factory=_forms)
 
 
-@functools.cache
-def model_of(layers: int, vocab: int, few: int = 0):
+def model_of(layers: int, vocab: int, forms: dict[str, int] | None = None):
   """Returns a decoder as wide as TINY."""
   from score_jax.models import families
   from score_jax.models.architecture import Execution
@@ -86,7 +85,7 @@ def model_of(layers: int, vocab: int, few: int = 0):
     'rms_norm_eps': 1e-6,
     'rope_theta': 10_000.0,
   }
-  return Transformer(families.model_config(config), Execution(few=few))
+  return Transformer(families.model_config(config), Execution(**forms or {}))
 
 
 @functools.cache
@@ -120,7 +119,7 @@ def sampling(case: Case) -> Callable[[], Any]:
     compact=case.compact,
     grow=case.grow,
   )
-  model = model_of(case.layers, case.vocab, case.few)
+  model = model_of(case.layers, case.vocab, case.forms)
   program = sampler.make_sampler(model, plan)
   problems = case.rows // case.each
   key = jax.random.key(1)
@@ -266,18 +265,20 @@ def step_seconds(case: Case) -> float:
 
 
 def blocks() -> Iterator[dict[str, Any]]:
-  """Gives the milliseconds of a step, kernels as they lie and in blocks."""
+  """Gives the milliseconds of a step, kernels in each of their forms."""
   for rows in (1, 2, 4, 8, 16, 32, 64):
     case = Case(rows=rows, each=min(4, rows))
-    lie, cut = (
-      1e3 * step_seconds(dataclasses.replace(case, few=few))
-      for few in (0, rows)
+    lie, cut, turned = (
+      1e3 * step_seconds(dataclasses.replace(case, forms=forms))
+      for forms in ({}, {'few': rows}, {'some': rows})
     )
     yield {
       'rows': rows,
       'as they lie': lie,
       'in blocks': cut,
-      'ratio': lie / cut,
+      'turned': turned,
+      'lie / blocks': lie / cut,
+      'lie / turned': lie / turned,
     }
 
 

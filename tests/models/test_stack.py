@@ -1,4 +1,4 @@
-"""Layers taken apart and kernels in blocks give what they gave as they lay."""
+"""Layers apart, kernels in blocks or turned: all give what they gave."""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ from score_jax.models.stack import PROJECTIONS
 FEW = 32
 
 
-def layers_of(model, params):
+def layers_of(model, params, form='blocks'):
   apart = stack.by_layer(model.execution, params)
-  return stack.in_blocks(model.execution, apart)
+  return stack.laid_out(model.execution, apart, form)
 
 
 @pytest.fixture(autouse=True)
@@ -23,19 +23,20 @@ def narrow(monkeypatch):
   monkeypatch.setattr(stack, 'BLOCK', 8)
 
 
-@pytest.mark.parametrize('rows', [3, FEW // 4, FEW])
+@pytest.mark.parametrize('rows', [3, FEW])
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_a_pass_is_the_same_with_kernels_in_blocks(rows, dtype):
-  model = tiny.transformer(tiny.RICH, few=FEW, dtype=dtype, param_dtype=dtype)
+@pytest.mark.parametrize('form', ['blocks', 'turned'])
+def test_a_pass_is_the_same_with_kernels_in_another_form(form, rows, dtype):
+  model = tiny.transformer(tiny.RICH, dtype=dtype, param_dtype=dtype)
   params = jax.tree.map(
     lambda x: x.astype(dtype), tiny.params_of(tiny.transformer(tiny.RICH))
   )
   tokens = np.random.default_rng(0).integers(0, 7, (rows, 4))
-  cut = layers_of(model, params)
+  cut = layers_of(model, params, form)
   for layer in cut['layers']:
     for name, (module, _) in PROJECTIONS.items():
       assert 'kernel' not in layer[module][name]
-      assert layer[module][name]['blocks'].shape[2] == 8
+      assert layer[module][name][form].ndim == {'blocks': 3, 'turned': 2}[form]
   found, expected = (
     model.apply({'params': p}, jnp.asarray(tokens))[0] for p in (cut, params)
   )
@@ -47,7 +48,7 @@ def test_a_pass_is_the_same_with_kernels_in_blocks(rows, dtype):
 
 def test_kernels_without_whole_blocks_stay(monkeypatch):
   monkeypatch.setattr(stack, 'BLOCK', 16)
-  model = tiny.transformer(tiny.PLAIN, few=FEW)  # Its MLP is 24 wide.
+  model = tiny.transformer()  # Its MLP is 24 wide.
   layer = layers_of(model, tiny.params_of(model))['layers'][0]
   stayed = {
     name
@@ -57,32 +58,40 @@ def test_kernels_without_whole_blocks_stay(monkeypatch):
   assert stayed == {'gate', 'up'}
 
 
-def test_kernels_narrower_than_products_stay():
-  model = tiny.transformer(tiny.PLAIN, few=FEW)
+@pytest.mark.parametrize('form', ['blocks', 'turned'])
+def test_kernels_narrower_than_products_stay(form):
+  model = tiny.transformer()
   params = tiny.params_of(model)
   params = jax.tree.map(lambda x: x.astype('bfloat16'), params)
-  layer = layers_of(model, params)['layers'][0]
+  layer = layers_of(model, params, form)['layers'][0]
   assert all('kernel' in layer[m][name] for name, (m, _) in PROJECTIONS.items())
 
 
-@pytest.mark.parametrize('execution', [{}, {'few': FEW, 'unroll': False}])
-def test_nothing_is_cut_where_blocks_are_off_or_layers_are_stacked(execution):
-  model = tiny.transformer(tiny.PLAIN, **execution)
+@pytest.mark.parametrize('form', ['blocks', 'turned'])
+def test_kernels_of_stacked_layers_stay(form):
+  model = tiny.transformer(unroll=False)
   params = tiny.params_of(model)
-  apart = stack.by_layer(model.execution, params)
-  assert stack.in_blocks(model.execution, apart) is apart
+  assert layers_of(model, params, form) is params
 
 
-def test_blocks_are_for_float32_on_one_cpu_of_few_cores(monkeypatch):
+def test_blocks_are_for_few_rows_and_turned_kernels_for_some():
+  execution = tiny.Execution(few=4, some=16)
+  forms = [stack.form(execution, rows) for rows in (1, 4, 5, 16, 17)]
+  assert forms == ['blocks', 'blocks', 'turned', 'turned', 'kernel']
+  assert stack.forms(execution) == {'blocks', 'turned', 'kernel'}
+  assert stack.forms(tiny.Execution()) == {'kernel'}
+
+
+def test_other_forms_are_for_float32_on_one_cpu(monkeypatch):
   monkeypatch.setattr(programs, '_cores', lambda: 2)
   one = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
-  assert programs.few_rows(one, 'float32') == 8
-  assert programs.few_rows(one, 'bfloat16') == 0
-  assert programs.few_rows(one.abstract_mesh, 'float32') == 0
+  assert programs.few_rows(one, 'float32') == {'few': 8, 'some': stack.SOME}
+  assert programs.few_rows(one, 'bfloat16') == {}
+  assert programs.few_rows(one.abstract_mesh, 'float32') == {}
   monkeypatch.setattr(programs, '_cores', lambda: 1)
-  assert programs.few_rows(one, 'float32') == 32
+  assert programs.few_rows(one, 'float32')['few'] == 32
   monkeypatch.setattr(programs, '_cores', lambda: 64)
-  assert programs.few_rows(one, 'float32') == 0
+  assert programs.few_rows(one, 'float32')['few'] == 0
 
 
 def test_layers_apart_have_stacked_gradients():
