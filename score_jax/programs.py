@@ -290,9 +290,7 @@ def few_rows(mesh: Mesh | AbstractMesh, dtype: str) -> dict[str, int]:
     and mesh.size == 1
     and mesh.devices.item().platform == 'cpu'
   )
-  if not is_one_cpu or dtype != 'float32':
-    return {}
-  return {'few': stack.few(_cores()), 'some': stack.SOME}
+  return stack.limits(_cores()) if is_one_cpu and dtype == 'float32' else {}
 
 
 def _cores() -> int:

@@ -149,7 +149,7 @@ class _Model:
 
   module: transformer.Transformer
   variables: dict
-  forms: dict[str, dict]  # The same, as steps read them (`stack.form`).
+  forms: dict[str, dict]  # The same, as steps read them (`stack.form_of`).
 
   def __call__(self, *args):
     return self.module.apply(self.variables, *args)
@@ -157,7 +157,7 @@ class _Model:
   def at(self, step: jax.Array, rows: int) -> _Model:
     """Returns the decoder for one step of a loop, of so many rows."""
     execution = self.module.execution
-    variables = self.forms[stack.form(execution, rows)]
+    variables = self.forms[stack.form_of(execution, rows)]
     return _Model(self.module, _held(variables, step, execution.dtype), {})
 
   def unembed(self, hidden: jax.Array) -> jax.Array:

@@ -85,7 +85,7 @@ class Sizes:
   def laid_out(self) -> float:
     """Returns the elements of kernels that lie anew, for steps of few rows."""
     c, execution = self.setup.model.config, self.setup.model.execution
-    forms = {stack.form(execution, rows) for rows in self.decoded}
+    forms = {stack.form_of(execution, rows) for rows in self.decoded}
     if not execution.unroll:
       return 0.0
     return len(forms - {'kernel'}) * c.layers * self.layer

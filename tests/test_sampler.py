@@ -370,6 +370,7 @@ def test_growing_and_leaving_out_ended_rows_change_nothing(sampled, name, how):
     ('three turns', 0, 64),
     ('shared first attempts', 1, 5),
     pytest.param('three turns', 1, 0, marks=pytest.mark.long),
+    pytest.param('shared first attempts', 1, 0, marks=pytest.mark.long),
     pytest.param('shared first attempts', 5, 64, marks=pytest.mark.long),
     pytest.param('shared first attempts', 64, 0, marks=pytest.mark.long),
   ],

@@ -67,23 +67,23 @@ _parts.defvjp(lambda x: (_parts(x), None), lambda _, parts: (jnp.stack(parts),))
 
 # --------------------------------------------------------- for steps of few rows
 
-SOME = 64  # Rows, up to which kernels that are turned are faster.
 
+def limits(cores: int) -> dict[str, int]:
+  """Returns `few` and `some` of Execution, as they are fastest on a CPU.
 
-def few(cores: int) -> int:
-  """Returns up to how many rows blocks are faster than a kernel as it lies.
-
-  Measured are 32 on one core and 8 on two, which the square goes through: all
-  cores share the product with a kernel as it lies, or turned, and one of them
-  alone reads the blocks (docs/performance.md, "Kernels in blocks, and turned").
+  Blocks are faster than a kernel as it lies up to 32 rows on one core and 8 on
+  two, which the square goes through: all cores share the product with a kernel
+  as it lies, or turned, and one of them alone reads the blocks. Turned kernels
+  are as fast as they lie up to 64 rows, or faster; on more than two cores that
+  is not measured (docs/performance.md, "Kernels in blocks, and turned").
 
   Args:
     cores: of the processor, that the program may use.
   """
-  return 32 // cores**2
+  return {'few': 32 // cores**2, 'some': 64}
 
 
-def form(execution: Execution, rows: int) -> str:
+def form_of(execution: Execution, rows: int) -> str:
   """Returns how a step of so many rows reads kernels.
 
   Returns:
@@ -97,7 +97,7 @@ def form(execution: Execution, rows: int) -> str:
 def forms(execution: Execution) -> set[str]:
   """Returns the forms that steps read, of whatever number of rows."""
   most = max(execution.few, execution.some)
-  return {form(execution, rows) for rows in range(1, most + 2)}
+  return {form_of(execution, rows) for rows in range(1, most + 2)}
 
 
 def laid_out(execution: Execution, params: dict, form: str) -> dict:
@@ -110,7 +110,7 @@ def laid_out(execution: Execution, params: dict, form: str) -> dict:
   Args:
     execution: says whether layers run one by one.
     params: as `by_layer` gives them.
-    form: as `form` gives it.
+    form: as `form_of` gives it.
   """
   layers = params.get('layers')
   if form == 'kernel' or not isinstance(layers, tuple):

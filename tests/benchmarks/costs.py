@@ -43,7 +43,7 @@ def _forms() -> dict[str, int]:
   """Returns how a run on these cores reads kernels, of Execution."""
   from score_jax.models import stack
 
-  return {'few': stack.few(_CORES.value), 'some': stack.SOME}
+  return stack.limits(_CORES.value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,8 +28,8 @@ LOGITS = 4096  # Tokens whose logits exist at once.
 
 def _load(job: Job):
   config = families.model_config(weights.read_config(job.folder))
-  few = stack.few(len(os.sched_getaffinity(0)))  # As the settings give it.
-  model = Transformer(config, Execution(few=few, some=stack.SOME))
+  limits = stack.limits(len(os.sched_getaffinity(0)))  # As settings give them.
+  model = Transformer(config, Execution(**limits))
   return model, weights.load(job.folder, weights.target(model))
 
 
