@@ -127,7 +127,7 @@ def _check_numbers(config: ConfigDict) -> None:
   _at_least(config, 1, 'sampling.first_attempts', 'sampling.second_attempts')
   _at_least(config, 1, 'sampling.max_prompt_tokens', 'limits.nonfinite_updates')
   _at_least(config, 0, 'train.accumulation', 'sampling.parts')
-  _at_least(config, 0, 'sampling.grow')
+  _at_least(config, 0, 'sampling.grow', 'sampling.refill')
   _at_least(config, 0, 'grading.workers')
   refuse(
     config.eval.attempts != 0 and config.eval.attempts < 2,
@@ -339,6 +339,12 @@ def _check_sampling(config: ConfigDict) -> None:
     'sampling.compact must be falling shares of the rows, at most 1; got '
     f'{shares}; write --config.sampling.compact="(0.5, 0.25)", or "(1.0,)" for '
     'none.',
+  )
+  refuse(
+    sampling.refill > 0 and sampling.grow > 0,
+    f'sampling.refill={sampling.refill} decodes rows at different columns, so '
+    f'that their caches cannot grow together; set sampling.grow=0, not '
+    f'{sampling.grow}.',
   )
   baseline = config.method.baseline
   refuse(

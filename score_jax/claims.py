@@ -31,6 +31,7 @@ FREE = (
   'model.logits_chunk',
   'model.reference_on_host',
   'sampling.grow',
+  'sampling.refill',
   'sampling.compact',
   'train.widths',
   'sampling.layout',

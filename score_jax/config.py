@@ -143,7 +143,10 @@ def _sampling() -> ConfigDict:
   # Columns that a row's cache grows by within an attempt, since every token
   # reads all of it; 0 = by an attempt at once. Each growth compiles a loop.
   c.grow = 0
-  # Shares of the rows, falling: once no more than that are alive, they alone
+  # Rows of each device decoded at a time: as some end, rows that wait take their
+  # places (continuous batching). 0 = all rows at once, and none waits.
+  c.refill = 0
+  # Shares of those rows, falling: once no more than that are alive, they alone
   # are decoded. Each compiles a loop, and takes memory for their caches.
   c.compact = (1.0,)  # All rows, always.
   # How the model is kept while it samples, in evaluations too (docs/plan.md).

@@ -98,9 +98,11 @@ def sampling_moments(setup: Setup) -> list[Moment]:
     'kernels for few rows': s.laid_out * s.act,
   }
   gathered = {'gathered layers': 2 * s.layer * kernels.width * kernels.gathered}
-  own = {'own cache': s.cache(s.sampled, s.slots)}
-  # While the keys grow the values wait, and the other way round.
   before = s.slots - s.pieces[-1][0]
+  # Rows that are decoded some at a time have their last columns there alone.
+  last = s.slots if s.waves == 1 else before
+  own = {'own cache': s.cache(s.sampled, last)}
+  # While the keys grow the values wait, and the other way round.
   growing = own['own cache'] + s.cache(s.sampled, before) / 2
   queries = setup.instruction + 2
   moments = {
@@ -110,13 +112,16 @@ def sampling_moments(setup: Setup) -> list[Moment]:
     'reading an instruction': gathered
     | own
     | _reading(s, s.sampled, queries, prompt + s.slots),
-    'growing the cache': {'own cache': growing},
+    **(
+      {'growing the cache': {'own cache': growing}, **_fewer(s, prompt)}
+      if s.waves == 1
+      else _refilled(s, prompt)
+    ),
     'drawing a token': own
     | {
       'gathered table': s.table * kernels.width * kernels.gathered,
       'logits': 3 * s.sampled * s.tensor(model.vocab_size) * 4,
     },
-    **_fewer(s, prompt),
   }
   return [Moment('sampler', k, common | v) for k, v in moments.items()]
 
@@ -141,6 +146,37 @@ def _fewer(s: Sizes, prompt: int) -> dict[str, dict[str, float]]:
       'caches of fewer rows': sum(own[1 : i + 1]),
       'the same, replaced': own[i - 1] / 2,
     }
+  return moments
+
+
+def _refilled(s: Sizes, prompt: int) -> dict[str, dict[str, float]]:
+  """Returns the moments in which some rows at a time are decoded.
+
+  These have a cache of their own, with a copy of the prompt for each, and so
+  have those that go on alone in the end. All rows' is kept meanwhile, as it was,
+  and longer for those that have ended, if another attempt goes on from it: this
+  one reads it in another layout than rows are put into it.
+  """
+  kernels, between = s.decoding, s.setup.instruction + 1
+  own, longest, moments = 0, s.setup.config.sampling.max_tokens, {}
+  for turn, tokens in enumerate(longest, 1):
+    is_last, longer = turn == len(longest), own + tokens
+    ended = s.cache(s.sampled, longer) * (not is_last)
+    fewer = sum(s.cache(n, longer) for n in s.decoded)
+    common = {
+      'the same, of ended rows': ended,
+      'caches of fewer rows': fewer + s.cache(s.decoded[0], prompt),
+    }
+    moments[f'attempt {turn}, {s.decoded[0]} rows at a time'] = common | {
+      'own cache': s.cache(s.sampled, own),
+      'gathered table': s.table * kernels.width * kernels.gathered,
+    }
+    if not is_last:
+      moments[f'going on from attempt {turn}'] = common | {
+        'the same, laid out anew': ended,
+        'the same, growing': s.cache(s.sampled, longer + between) / 2,
+      }
+    own = longer + between
   return moments
 
 
@@ -348,15 +384,16 @@ def sampling_cost(setup: Setup) -> dict[str, Cost]:
   between = (config.turns - 1) * parts
   queries = s.sampled * (setup.instruction + 2)
   keys = s.slots + prompt
-  kernels = s.decoding
+  kernels, rows = s.decoding, s.decoded[0]
   # A scan over layers reads the cache, writes it whole, and reads it again.
   reads = 1 if config.model.unroll else 3
+  prompts = rows if s.waves > 1 else s.problems  # A row at a time has its own.
   attempts = Cost(0, 0, 0)
   for tokens, own in s.pieces:
-    one = layers_cost(s, s.sampled, own + prompt, kernels)
-    one += head_cost(s, s.sampled, kernels)
-    cached = reads * s.cache(s.sampled, own) + s.cache(s.problems, prompt)
-    attempts += (one + Cost(0, cached, 0)).times(tokens * parts)
+    one = layers_cost(s, rows, own + prompt, kernels)
+    one += head_cost(s, rows, kernels)
+    cached = reads * s.cache(rows, own) + s.cache(prompts, prompt)
+    attempts += (one + Cost(0, cached, 0)).times(tokens * parts * s.waves)
   read = layers_cost(s, s.problems * prompt, prompt, kernels, is_whole=True)
   return {
     'prompts': read.times(parts)

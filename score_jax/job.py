@@ -124,6 +124,7 @@ class Job:
       close=self.tokenizer.close,
       pad=self.tokenizer.pad,
       grow=self.config.sampling.grow,
+      refill=self.config.sampling.refill,
       compact=tuple(self.config.sampling.compact),
     )
 

@@ -178,8 +178,11 @@ def _compile(setup: Setup) -> dict[str, Any]:
   blocks = math.ceil(sizes.scored / sizes.block)
   # A loop for each piece of an attempt; their mean, as all count alike.
   attempt = round(sum(config.sampling.max_tokens) / len(sizes.pieces))
+  # Where rows are decoded some at a time, the last of them have a loop that
+  # stands alone, and those before one that stands in the loop of exchanges.
+  waves = (sizes.waves - 1,) if sizes.waves > 1 else ()
   made = {
-    'sampler': (programs.sample_program, (attempt,)),
+    'sampler': (programs.sample_program, (attempt, *waves)),
     'update': (programs.update_program, (*outer, blocks)),
   }
   if setup.decoding.copies:

@@ -327,6 +327,7 @@ def sample_program(setup: Setup) -> Program:
     close=CLOSE,
     pad=PAD,
     grow=s.grow,
+    refill=s.refill,
     compact=tuple(s.compact),
   )
   each = config_lib.samples_per_problem(config)

@@ -22,9 +22,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from score_jax import sharding
+from score_jax import batching, sharding
+from score_jax.batching import row_axis, State
 from score_jax.models import stack, transformer
-from score_jax.models.attention import KeyValue
 from score_jax.models.cache import Cache, empty_cache, grown
 from score_jax.policy import draw, Policy
 from score_jax.trajectory import Trajectory
@@ -42,8 +42,10 @@ class Sampling:
   close: int  # Put behind an attempt that was cut off, as context.
   pad: int
   grow: int = 0  # Columns that the cache grows by in an attempt; 0 = at once.
-  # Shares of the rows, falling: once no more than that are alive, those alone
-  # are decoded. Each adds a loop to the program.
+  # Rows of each device decoded at a time, those that end making room; 0 = all.
+  refill: int = 0
+  # Shares of them, falling: once no more than that are alive, those alone are
+  # decoded. Each adds a loop to the program.
   compact: tuple[float, ...] = ()
 
 
@@ -83,6 +85,7 @@ class _Rows:
 class _Attempt:
   """What the draws of one attempt need beside the rows."""
 
+  start: jax.Array  # int32[B], where it begins.
   uniform: jax.Array  # float32[B, M].
   tokens: jax.Array  # int32[B, M], read where given.
   given: jax.Array  # bool[B].
@@ -124,7 +127,7 @@ def _sample(model, sampling, params, prompts, instructions, key, first=None):
         sampling, (rows, cache, hidden, truncated, spans)
       )
     start = rows.length
-    attempt = _attempt_inputs(sampling, prompts.number, key, turn, first)
+    attempt = _attempt_inputs(sampling, prompts.number, start, key, turn, first)
     rows, cache = _attempt(run, sampling, rows, cache, hidden, attempt, turn)
     truncated.append(~rows.ended)
     spans.append(jnp.stack([start, rows.length], axis=1))
@@ -204,6 +207,16 @@ def _at(x: jax.Array, column: jax.Array) -> jax.Array:
   return jnp.take_along_axis(x, index, axis=1)[:, 0]
 
 
+def _written(x: jax.Array, column: jax.Array, new: jax.Array) -> jax.Array:
+  """Returns x [B, L], new in column, [B] or [B, n], if there is such a one.
+
+  Row by row, so that on a mesh each device writes its own.
+  """
+  return jax.vmap(lambda x, at, new: x.at[at].set(new, mode='drop'))(
+    x, column, new
+  )
+
+
 def _prefill(run, sampling, prompts, instructions):
   """Returns rows, cache and last states after one pass over the prompts."""
   problems, columns = prompts.tokens.shape
@@ -234,7 +247,7 @@ def _branch(sampling, state):
   if sampling.second_attempts == 1:
     return state
   rows, cache, hidden, *others = state
-  axis = _row_axis(cache)
+  axis = row_axis(cache)
 
   def repeat(tree, axis):
     def one(x):
@@ -246,18 +259,13 @@ def _branch(sampling, state):
   return repeat(rows, 0), cache, repeat(hidden, 0), *repeat(others, 0)
 
 
-def _row_axis(cache: Cache) -> int:
-  """Returns where rows lie; in a scanned cache layers lie before them."""
-  return 1 if isinstance(cache.own, KeyValue) else 0
-
-
 def _grown(run, cache: Cache, columns: int) -> Cache:
   """Returns the cache with so many more columns of each row."""
   own = grown(run.module.execution, cache.own, columns)
   return dataclasses.replace(cache, own=own)
 
 
-def _attempt_inputs(sampling, number, key, turn, first):
+def _attempt_inputs(sampling, number, start, key, turn, first):
   """Returns the draws' random numbers, a function of key, row and turn."""
   length = sampling.max_tokens[turn - 1]
   each = sampling.first_attempts
@@ -273,151 +281,94 @@ def _attempt_inputs(sampling, number, key, turn, first):
   samples = jnp.tile(jnp.arange(each), number.shape[0])
   numbers = jax.vmap(uniform)(jnp.repeat(number, each), samples)
   if turn == 1 and first is not None:
-    return _Attempt(numbers, first.tokens, first.given)
+    return _Attempt(start, numbers, first.tokens, first.given)
   rows = numbers.shape[0]
   tokens = jnp.zeros((rows, length), jnp.int32)
-  return _Attempt(numbers, tokens, jnp.zeros(rows, bool))
+  return _Attempt(start, numbers, tokens, jnp.zeros(rows, bool))
 
 
 def _attempt(run, sampling, rows, cache, hidden, attempt, turn):
   """Returns rows and cache after one attempt; its last tokens are not fed."""
   limit = sampling.max_tokens[turn - 1]
   rows = dataclasses.replace(rows, ended=jnp.zeros_like(rows.ended))
-  rows = _append(run, sampling, rows, hidden, attempt, turn, 0)
+  rows = _append(run, sampling, rows, hidden, attempt, turn)
   step = functools.partial(_step, run, sampling, turn)
-  sizes = _sizes(run, sampling, cache, len(rows.length))
-  state, done = (jnp.int32(1), rows, cache), 0
+  state, done = State(jnp.int32(1), rows, attempt, cache), 0
+  shards, sizes = _sizes(run, sampling, cache, state.size)
+  if sizes[0] * shards < state.size:
+    state = batching.refill(
+      step,
+      functools.partial(_alive, limit),
+      state,
+      sizes,
+      shards,
+      functools.partial(_grown, run, columns=limit),
+      is_last=turn == len(sampling.max_tokens),
+    )
+    return state.rows, state.cache
   while done < limit:
     piece = min(sampling.grow or limit, limit - done)
-    i, rows, cache = state
-    state = i, rows, _grown(run, cache, piece)
+    cache = _grown(run, state.cache, piece)
     done += piece
-    state = _decode(step, state, attempt, done, sizes)
-  return state[1:]
+    state = dataclasses.replace(state, cache=cache)
+    alive = functools.partial(_alive, done)
+    state = batching.decode(step, alive, state, sizes)
+  return state.rows, state.cache
 
 
-def _step(run, sampling, turn, attempt, state):
-  i, rows, cache = state
-  now = run.at(i, len(rows.length))
-  prompt = _held(cache.prompt, i, run.module.execution.dtype)
+def _alive(limit: int, state: State) -> jax.Array:
+  """Returns bool[B], whose attempts go on, to that many tokens."""
+  rows, start = state.rows, state.inputs.start
+  return ~rows.ended & (rows.length - start < limit)
+
+
+def _step(run, sampling, turn, state: State) -> State:
+  rows, cache = state.rows, state.cache
+  now = run.at(state.steps, state.size)
+  prompt = _held(cache.prompt, state.steps, run.module.execution.dtype)
   # A row that has ended feeds its last token again, which changes nothing.
   column = rows.length[:, None] - 1
   token = jnp.take_along_axis(rows.tokens, column, axis=1)
   read = dataclasses.replace(cache, prompt=prompt)
   hidden, own = now(token, column, read)
-  cache = dataclasses.replace(cache, own=own)
-  rows = _append(now, sampling, rows, hidden[:, 0], attempt, turn, i)
-  return i + 1, rows, cache
+  return dataclasses.replace(
+    state,
+    steps=state.steps + 1,
+    rows=_append(now, sampling, rows, hidden[:, 0], state.inputs, turn),
+    cache=dataclasses.replace(cache, own=own),
+  )
 
 
-def _sizes(run, sampling, cache, rows: int) -> list[int]:
-  """Returns how many rows of each device's part are decoded, falling."""
+def _sizes(run, sampling, cache, rows: int) -> tuple[int, list[int]]:
+  """Returns the devices' parts, and how many rows of each are decoded."""
   shards = sharding.row_shards(run.module.execution.mesh)
   if rows % shards or len(cache.prompt_length) % shards:
-    return [rows]  # Rows are not split, or not beside their prompts.
-  return sizes(rows // shards, sampling.compact)
+    return 1, [rows]  # Rows are not split, or not beside their prompts.
+  each = rows // shards
+  return shards, batching.sizes(each, sampling.compact, sampling.refill)
 
 
-def sizes(rows: int, compact: tuple[float, ...]) -> list[int]:
-  """Returns how many of a device's rows are decoded at once, falling.
-
-  Args:
-    rows: all of a device's rows.
-    compact: as of `Sampling`.
-  """
-  smaller = {max(1, round(share * rows)) for share in compact}
-  return [rows, *sorted((n for n in smaller if n < rows), reverse=True)]
-
-
-def _decode(step, state, attempt, limit: int, sizes: list[int]):
-  """Returns step number, rows and cache with tokens drawn up to the limit.
-
-  When no more rows are alive than the next size, these alone go on: they are
-  taken out, decoded, and put back. Each device does so with its own.
-  """
-  size, *smaller = sizes
-  shards = len(state[1].length) // size
-  floor = smaller[0] if smaller else 0
-
-  def more(state):
-    i, rows, _ = state
-    alive = jnp.sum(~rows.ended.reshape(shards, size), axis=1)
-    return (i < limit) & (jnp.max(alive) > floor)
-
-  state = jax.lax.while_loop(more, functools.partial(step, attempt), state)
-  if not smaller:
-    return state
-  i, rows, cache = state
-  ended = rows.ended.reshape(shards, size)
-  place = jnp.argsort(ended, axis=1, stable=True)[:, :floor]
-  part = _taken((rows, attempt), place)
-  few = _cache_of(cache, place)
-  i, rows_few, few = _decode(step, (i, part[0], few), part[1], limit, smaller)
-  rows = _put(rows, rows_few, place)
-  own = _put(cache.own, few.own, place, _row_axis(cache))
-  return i, rows, dataclasses.replace(cache, own=own)
-
-
-def _taken(tree, place: jax.Array, axis: int = 0):
-  """Returns the rows at `place`, int32[shards, n], of each shard's rows."""
-  shards = place.shape[0]
-
-  def one(x):
-    x = jnp.moveaxis(x, axis, 0)
-    parts = x.reshape(shards, -1, *x.shape[1:])
-    found = jax.vmap(lambda part, at: part[at])(parts, place)
-    return jnp.moveaxis(found.reshape(-1, *x.shape[1:]), 0, axis)
-
-  return jax.tree.map(one, tree)
-
-
-def _put(tree, few, place: jax.Array, axis: int = 0):
-  """Returns the rows with those at `place` replaced; undoes `_taken`."""
-  shards = place.shape[0]
-
-  def one(x, y):
-    x, y = jnp.moveaxis(x, axis, 0), jnp.moveaxis(y, axis, 0)
-    parts, new = (z.reshape(shards, -1, *z.shape[1:]) for z in (x, y))
-    found = jax.vmap(lambda part, at, z: part.at[at].set(z))(parts, place, new)
-    return jnp.moveaxis(found.reshape(x.shape), 0, axis)
-
-  return jax.tree.map(one, tree, few)
-
-
-def _cache_of(cache: Cache, place: jax.Array):
-  """Returns the cache of some rows, each with a copy of its prompt.
-
-  Rows that are left of a group are no longer as many as those of the others.
-  """
-  axis = _row_axis(cache)
-  rows = jax.tree.leaves(cache.own)[0].shape[axis]
-  each = rows // len(cache.prompt_length)
-  return Cache(
-    _taken(cache.prompt, place // each, axis),
-    _taken(cache.own, place, axis),
-    _taken(cache.prompt_length, place // each),
-  )
-
-
-def _append(run, sampling, rows, hidden, attempt, turn, i):
-  """Returns the rows with the i-th token of their attempt drawn and written."""
+def _append(run, sampling, rows, hidden, attempt, turn):
+  """Returns the rows with the next token of their attempt drawn and written."""
+  longest = attempt.uniform.shape[1]
+  i = rows.length - attempt.start
+  live = ~rows.ended & (i < longest)
+  i = jnp.minimum(i, longest - 1)
   token, logp = draw(
-    run.unembed(hidden), attempt.uniform[:, i], sampling.policy
+    run.unembed(hidden), _at(attempt.uniform, i), sampling.policy
   )
   given = attempt.given
-  token = jnp.where(given, attempt.tokens[:, i], token)
-  live = ~rows.ended
+  token = jnp.where(given, _at(attempt.tokens, i), token)
   # Rows that have ended write to a column that is not there.
   column = jnp.where(live, rows.length, rows.tokens.shape[1])
-  index = (jnp.arange(token.shape[0]), column)
   end = jnp.isin(token, jnp.asarray(sampling.end_tokens))
   mine = jnp.where(given, 0, turn)
   return _Rows(
-    tokens=rows.tokens.at[index].set(token, mode='drop'),
-    turn=rows.turn.at[index].set(mine, mode='drop'),
-    logp=rows.logp.at[index].set(jnp.where(given, 0.0, logp), mode='drop'),
+    tokens=_written(rows.tokens, column, token),
+    turn=_written(rows.turn, column, mine),
+    logp=_written(rows.logp, column, jnp.where(given, 0.0, logp)),
     length=rows.length + live,
-    ended=rows.ended | end,
+    ended=rows.ended | (live & end),
   )
 
 
@@ -429,7 +380,7 @@ def _instruct(run, sampling, rows, cache, instruction):
   the others stands one column further left, and the pad token behind it is
   overwritten, in the cache too, before it can be seen.
   """
-  batch, length = rows.length.shape[0], instruction.shape[0]
+  length = instruction.shape[0]
   cache = _grown(run, cache, length + 1)
   column = rows.length[:, None] - 1
   last = jnp.take_along_axis(rows.tokens, column, axis=1)
@@ -441,9 +392,10 @@ def _instruct(run, sampling, rows, cache, instruction):
   columns = column + jnp.arange(length + 2)[None]
   hidden, own = run(jnp.concatenate([last, tail], axis=1), columns, cache)
   added = length + (~rows.ended).astype(jnp.int32)
-  index = (jnp.arange(batch)[:, None], columns[:, 1:])
   rows = dataclasses.replace(
-    rows, tokens=rows.tokens.at[index].set(tail), length=rows.length + added
+    rows,
+    tokens=_written(rows.tokens, columns[:, 1:], tail),
+    length=rows.length + added,
   )
   cache = dataclasses.replace(cache, own=own)
   return rows, cache, _at(hidden, added)

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
+from score_jax import batching, reading
 from score_jax import config as config_lib
-from score_jax import reading, sampler
 from score_jax.decoding import SAME
 from score_jax.models import stack
 from score_jax.programs import columns, Setup
@@ -140,8 +140,14 @@ class Sizes:
   @property
   def decoded(self) -> list[int]:
     """Returns how many of these rows are decoded at once, falling."""
-    compact = self.setup.config.sampling.compact
-    return sampler.sizes(self.sampled, tuple(compact))
+    sampling = self.setup.config.sampling
+    compact = tuple(sampling.compact)
+    return batching.sizes(self.sampled, compact, sampling.refill)
+
+  @property
+  def waves(self) -> float:
+    """Returns how many times over its rows fill the places for decoding."""
+    return self.sampled / self.decoded[0]
 
   @property
   def learned(self) -> int:

@@ -183,6 +183,12 @@ def test_a_misspelt_choice_is_refused_with_the_nearest_one():
     ),
     _one('sampling.max_tokens', (6, 1), 'sampling.max_tokens', 'got (6, 1)'),
     _one('sampling.grow', -1, 'sampling.grow must be at least 0', 'got -1'),
+    _one('sampling.refill', -1, 'sampling.refill must be at least 0', 'got -1'),
+    pytest.param(
+      {'sampling.refill': 8, 'sampling.grow': 4},
+      ('sampling.refill=8', 'set sampling.grow=0, not 4'),
+      id='places, and caches that grow',
+    ),
     _one('sampling.compact', (0.5, 0.0), 'sampling.compact', 'got (0.5, 0.0)'),
     _one('sampling.compact', (0.2, 0.5), 'falling', 'got (0.2, 0.5)'),
     _one('train.widths', (0.5, 0.2), 'rising', 'got (0.5, 0.2)'),

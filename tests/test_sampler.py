@@ -319,10 +319,11 @@ def test_first_attempts_that_are_given_are_context_and_not_samples(
 
 
 class Counting(tiny.Transformer):
-  """A decoder that tells how often it is run."""
+  """A decoder that tells how often it is run, on how many rows and columns."""
 
   def __call__(self, *args):
-    jax.debug.callback(PASSES.append, args[0].shape[1])
+    shape = args[0].shape
+    jax.debug.callback(lambda: PASSES.append(shape))
     return super().__call__(*args)
 
 
@@ -335,6 +336,10 @@ PASSES = []
     ('three turns', {'grow': 1}),
     ('three turns', {'compact': (0.5, 0.2)}),
     ('three turns', {'grow': 2, 'compact': (0.7,)}),
+    ('three turns', {'refill': 5}),
+    ('three turns', {'refill': 16, 'compact': (0.5, 0.2)}),
+    ('shared first attempts', {'refill': 1}),
+    ('shared first attempts', {'refill': 7, 'compact': (0.5,)}),
     ('shared first attempts', {'grow': 2, 'compact': (0.5, 0.2)}),
     *(
       pytest.param('shared first attempts', how, marks=pytest.mark.long)
@@ -397,10 +402,10 @@ def test_forms_of_kernels_change_nothing(sampled, monkeypatch, name, few, some):
     )
 
 
-def test_the_loop_ends_as_soon_as_all_rows_have_ended():
+def passes_of(**how):
+  """Returns what one sample of each of four prompts is, and its lengths."""
   model = Counting(tiny.PLAIN, tiny.Execution(unroll=False))
-  sampling = tiny.sampling(first_attempts=1, max_tokens=(50, 40))
-  sample = make_sampler(model, sampling)
+  sample = make_sampler(model, tiny.sampling(first_attempts=1, **how))
   params = tiny.params_of(model)
   PASSES.clear()
   found = jax.device_get(
@@ -412,19 +417,39 @@ def test_the_loop_ends_as_soon_as_all_rows_have_ended():
     )
   )
   jax.effects_barrier()
-  lengths = np.diff(found.span, axis=-1)[..., 0]
+  return found, np.diff(found.span, axis=-1)[..., 0]
+
+
+def test_the_loop_ends_as_soon_as_all_rows_have_ended():
+  found, lengths = passes_of(max_tokens=(50, 40))
   assert not found.truncated.any()
   assert lengths.max() < 30
   assert len(set(lengths[:, 0])) > 1  # Some wait for others.
   # Whole prompt; tokens but the last; last and instruction; tokens again.
   one, two = lengths.max(axis=0)
-  expected = [
+  columns = [
     WIDTH,
     *[1] * (one - 1),
     2 + len(INSTRUCTIONS[0]),
     *[1] * (two - 1),
   ]
-  assert sorted(PASSES) == sorted(expected)
+  assert sorted(PASSES) == sorted((4, n) for n in columns)
+
+
+@pytest.mark.parametrize('places', [1, 2, 3])
+def test_a_row_that_waits_takes_the_place_of_one_that_has_ended(places):
+  """As many steps as a queue of the rows' lengths gives, and no more."""
+  _, lengths = passes_of(max_tokens=(9, 6), refill=places)
+  steps = 0
+  for turn in range(2):
+    waiting = [n - 1 for n in lengths[:, turn] if n > 1]  # Behind the first.
+    now = []
+    while waiting or now:
+      now += [waiting.pop(0) for _ in range(places - len(now)) if waiting]
+      now = [n - 1 for n in now if n > 1]
+      steps += 1
+  assert PASSES.count((places, 1)) == steps
+  assert len(PASSES) == steps + 2  # The prompts and the instruction.
 
 
 @dataclasses.dataclass(frozen=True)

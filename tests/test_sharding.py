@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 
 import flax.linen as nn
 import jax
@@ -55,26 +56,50 @@ def on_mesh(shape):
   )
 
 
-@functools.cache
-def sampled_on(shape, temperature) -> Trajectory:
+def sampler_on(shape, temperature, **how):
+  """Returns a sampler and what it is called with."""
   model, params, _, prompts = on_mesh(shape)
-  sampling = tiny.sampling(first_attempts=2, policy=Policy(temperature))
-  return sampler.make_sampler(model, sampling)(
-    params, prompts, (jnp.asarray([5, 6], jnp.int32),), jax.random.key(0)
-  )
+  policy = Policy(temperature)
+  sampling = tiny.sampling(first_attempts=2, policy=policy, **how)
+  instructions = (jnp.asarray([5, 6], jnp.int32),)
+  arguments = params, prompts, instructions, jax.random.key(0)
+  return sampler.make_sampler(model, sampling), arguments
+
+
+@functools.cache
+def sampled_on(shape, temperature, **how) -> Trajectory:
+  sample, arguments = sampler_on(shape, temperature, **how)
+  return sample(*arguments)
 
 
 @pytest.mark.parametrize(
-  ('shape', 'temperature'),
-  [*((shape, 1.0) for shape in MESHES), ((2, 2, 2), 0.0)],
+  ('shape', 'temperature', 'how'),
+  [
+    *((shape, 1.0, {}) for shape in MESHES),
+    ((2, 2, 2), 0.0, {}),
+    ((2, 2, 2), 1.0, {'refill': 1}),
+    ((2, 1, 1), 1.0, {'refill': 2, 'compact': (0.5,)}),
+  ],
   ids=str,
 )
-def test_every_mesh_samples_what_one_device_samples(shape, temperature):
-  found = jax.device_get(sampled_on(shape, temperature))
+def test_every_mesh_samples_what_one_device_samples(shape, temperature, how):
+  found = jax.device_get(sampled_on(shape, temperature, **how))
   expected = jax.device_get(sampled_on((1, 1, 1), temperature))
   np.testing.assert_allclose(found.logp, expected.logp, atol=1e-5)
   same = dataclasses.replace(found, logp=expected.logp)
   jax.tree.map(np.testing.assert_array_equal, same, expected)
+
+
+@pytest.mark.parametrize(
+  'how', [{}, {'grow': 2, 'compact': (0.5,)}, {'refill': 1}], ids=str
+)
+def test_devices_that_share_rows_alone_tell_each_other_who_goes_on(how):
+  sample, arguments = sampler_on((4, 1, 1), 1.0, **how)
+  text = sample.lower(*arguments).compile().as_text()
+  kinds = 'all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter'
+  sent = re.findall(rf' = (.*?) (?:{kinds})(?:-start)?\(', text)
+  assert sent
+  assert not [kind for kind in sent if re.search(r'\[\d', kind)]
 
 
 @functools.cache

@@ -60,6 +60,7 @@ class Case:
   whole: bool = False  # Whether the update reads and scores whole rows.
   ends: int = 0  # Of the vocabulary's tokens, all alike likely, end an attempt.
   compact: tuple[float, ...] = ()
+  refill: int = 0  # Rows decoded at a time.
   grow: int = 0  # Columns that a cache grows by.
   mean: int = 0  # Of geometric lengths that the update reads; 0 = all longest.
   parts: int = 1  # Of the update.
@@ -117,6 +118,7 @@ def sampling(case: Case) -> Callable[[], Any]:
     close=0,
     pad=0,
     compact=case.compact,
+    refill=case.refill,
     grow=case.grow,
   )
   model = model_of(case.layers, case.vocab, case.forms)
@@ -190,16 +192,27 @@ def updating(case: Case):
 
 def timed(run: Callable[[], Any]) -> float:
   """Returns seconds, the median of the repeats."""
+  (seconds,) = in_turns({'': run}).values()
+  return statistics.median(seconds)
+
+
+def in_turns(runs: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+  """Returns the seconds of each by name, one for each repeat.
+
+  One after the other, so that what slows the machine for a while slows all.
+  """
   import jax
 
   now = time.process_time if _CORES.value == 1 else time.perf_counter
-  jax.block_until_ready(run())
-  seconds = []
-  for _ in range(_REPEATS.value):
-    start = now()
+  for run in runs.values():
     jax.block_until_ready(run())
-    seconds.append(now() - start)
-  return statistics.median(seconds)
+  found = {name: [] for name in runs}
+  for _ in range(_REPEATS.value):
+    for name, run in runs.items():
+      start = now()
+      jax.block_until_ready(run())
+      found[name].append(now() - start)
+  return found
 
 
 def update_seconds(case: Case) -> float:
@@ -306,14 +319,15 @@ def early() -> Iterator[dict[str, Any]]:
   """Gives what rows cost that end early, beside paying for live tokens.
 
   The ideal reads the prompts, and then pays for each live token what it costs
-  among rows that all go on. The floor pays for each step what as many rows
-  cost as are alive in it. The steps are paid for the rows that the shares keep,
-  which have a prompt each once some are left out; what the whole took beside
-  them is for leaving out, and for caches that grow.
+  among rows that all go on; it is measured with the others, in turns. The floor
+  pays for each step what as many rows cost as are alive in it. The steps are
+  paid for the rows that each of them reads, which have a prompt each unless all
+  are read; what the whole took beside them is for moving rows, and for caches
+  that grow.
   """
   import numpy as np
 
-  from score_jax import sampler
+  from score_jax import batching
 
   finer = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.12, 0.08, 0.05, 0.03)
   halves = (0.5, 0.25, 0.12)
@@ -322,29 +336,63 @@ def early() -> Iterator[dict[str, Any]]:
     'halves': {'compact': halves},
     'finer': {'compact': finer},
     'halves, grown by 16': {'compact': halves, 'grow': 16},
+    '32 at a time, halves': {'compact': halves, 'refill': 32},
+    '64 at a time, halves': {'compact': halves, 'refill': 64},
   }
   (reads, shared), (_, apart) = _prices(8), _prices(1)
   for rows in (16, 64, 256):
-    case = Case(rows=rows, each=8, ends=32)  # One token of 16 ends it.
-    for name, way in ways.items():
-      run = sampling(dataclasses.replace(case, **way))
-      lengths = np.sum(np.asarray(run().turn) > 0, axis=1)
-      alive = np.sum(lengths[:, None] > np.arange(case.new), axis=0)
-      live = alive.sum() / (rows * case.new)
-      ideal = reads[rows] + (case.new - 1) * shared(rows) * live
-      sizes = sampler.sizes(rows, way.get('compact', ()))
-      kept = [min(n for n in sizes if n >= a) for a in alive[1:] if a]
+    case = Case(rows=rows, each=8)
+    cases = {
+      name: dataclasses.replace(
+        case, ends=32, **way
+      )  # One token of 16 ends it.
+      for name, way in ways.items()
+      if way.get('refill', 0) < rows
+    }
+    plain = sampling(cases['all rows go on'])
+    lengths = np.sum(np.asarray(plain().turn) > 0, axis=1)
+    alive = np.sum(lengths[:, None] > np.arange(case.new), axis=0)
+    live = alive.sum() / (rows * case.new)
+    cases['reading'] = dataclasses.replace(case, new=1)
+    cases['full'] = case
+    seconds = in_turns({name: sampling(case) for name, case in cases.items()})
+    read, full = (np.asarray(seconds.pop(x)) for x in ('reading', 'full'))
+    ideal = read + (full - read) * live
+    price = reads[rows] + (case.new - 1) * shared(rows) * live
+    for name, taken in seconds.items():
+      sizes = batching.sizes(rows, cases[name].compact, cases[name].refill)
+      kept = _read(lengths, sizes)
       paid = sum(shared(n) if n == rows else apart(n) for n in kept)
-      seconds = timed(run)
       yield {
         'rows': rows,
         'left out': name,
         'live share': live,
-        's': seconds,
-        'of the ideal': seconds / ideal,
-        'steps': (reads[rows] + paid) / ideal,
-        'floor': (reads[rows] + shared(alive[1:]).sum()) / ideal,
+        's': statistics.median(taken),
+        'of the ideal': statistics.median(taken / ideal),
+        'steps': (reads[rows] + paid) / price,
+        'floor': (reads[rows] + shared(alive[1:]).sum()) / price,
       }
+
+
+def _read(lengths, sizes: list[int]) -> list[int]:
+  """Returns how many rows each step reads, where so many are decoded at once.
+
+  Args:
+    lengths: of the rows' attempts, tokens; the first comes of the prompt.
+    sizes: as `batching.sizes` gives them.
+  """
+  from score_jax import batching
+
+  places, batch = sizes[0], batching.exchanged(sizes[0])
+  waiting, now, found = [n - 1 for n in lengths if n > 1], [], []
+  now, waiting = waiting[:places], waiting[places:]
+  while now or waiting:
+    while waiting and places - len(now) >= batch:
+      now, waiting = now + waiting[:batch], waiting[batch:]
+    few = (n for n in sizes if n >= len(now))
+    found.append(places if waiting else min(few))
+    now = [n - 1 for n in now if n > 1]
+  return found
 
 
 def padding() -> Iterator[dict[str, Any]]:
