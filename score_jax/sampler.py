@@ -6,7 +6,7 @@
 Turn t + 1 goes on from turn t's cache. The second prompt is made of sampled
 ids and constant ids; nothing is decoded and encoded again. The cache grows as
 it is filled, since a step reads all of it. An attempt's loops end when all its
-rows have ended.
+rows have ended; which rows they read meanwhile is said by `batching.py`.
 
 Letters: B rows, N problems, F first attempts per problem, S second attempts
 per first, L columns, P prompt columns, T turns, M tokens of an attempt,
