@@ -7,7 +7,8 @@
 Each device does so with its own rows. It knows neither models nor draws: a step
 is a function from state to state.
 
-Letters: B rows, D devices' parts of them, R rows of a part.
+Letters: B rows, D parts of them, one for each device; N rows of a part, R of
+which are decoded at once.
 """
 
 from __future__ import annotations

@@ -412,3 +412,12 @@ def _check_batch(config: ConfigDict, mesh: tuple[int, int, int]) -> None:
     f'{rows // pieces} rows, which mesh.data x mesh.fsdp = {shards} does not '
     'divide; change one of them.',
   )
+  refill, compact = config.sampling.refill, tuple(config.sampling.compact)
+  problems = rows // each // pieces
+  refuse(
+    (refill > 0 or min(compact, default=1) < 1) and problems % shards != 0,
+    f'sampling.refill={refill} and sampling.compact={compact} need problems '
+    f'that mesh.data x mesh.fsdp = {shards} divides, as each device chooses '
+    f'among rows of its own; there are {problems}, train.trajectories / K / '
+    'sampling.parts. Change one of these, or set refill=0 and compact=(1.0,).',
+  )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 
 from score_jax.chips import Chip
@@ -100,7 +101,7 @@ def sampling_moments(setup: Setup) -> list[Moment]:
   gathered = {'gathered layers': 2 * s.layer * kernels.width * kernels.gathered}
   before = s.slots - s.pieces[-1][0]
   # Rows that are decoded some at a time have their last columns there alone.
-  last = s.slots if s.waves == 1 else before
+  last = s.slots if len(s.waves) == 1 else before
   own = {'own cache': s.cache(s.sampled, last)}
   # While the keys grow the values wait, and the other way round.
   growing = own['own cache'] + s.cache(s.sampled, before) / 2
@@ -114,7 +115,7 @@ def sampling_moments(setup: Setup) -> list[Moment]:
     | _reading(s, s.sampled, queries, prompt + s.slots),
     **(
       {'growing the cache': {'own cache': growing}, **_fewer(s, prompt)}
-      if s.waves == 1
+      if len(s.waves) == 1
       else _refilled(s, prompt)
     ),
     'drawing a token': own
@@ -384,16 +385,17 @@ def sampling_cost(setup: Setup) -> dict[str, Cost]:
   between = (config.turns - 1) * parts
   queries = s.sampled * (setup.instruction + 2)
   keys = s.slots + prompt
-  kernels, rows = s.decoding, s.decoded[0]
+  kernels, is_whole = s.decoding, len(s.waves) == 1
   # A scan over layers reads the cache, writes it whole, and reads it again.
   reads = 1 if config.model.unroll else 3
-  prompts = rows if s.waves > 1 else s.problems  # A row at a time has its own.
   attempts = Cost(0, 0, 0)
-  for tokens, own in s.pieces:
+  for (tokens, own), rows in itertools.product(s.pieces, s.waves):
     one = layers_cost(s, rows, own + prompt, kernels)
     one += head_cost(s, rows, kernels)
+    # Rows that have places have prompts of their own.
+    prompts = s.problems if is_whole else rows
     cached = reads * s.cache(rows, own) + s.cache(prompts, prompt)
-    attempts += (one + Cost(0, cached, 0)).times(tokens * parts * s.waves)
+    attempts += (one + Cost(0, cached, 0)).times(tokens * parts)
   read = layers_cost(s, s.problems * prompt, prompt, kernels, is_whole=True)
   return {
     'prompts': read.times(parts)

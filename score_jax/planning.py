@@ -180,9 +180,12 @@ def _compile(setup: Setup) -> dict[str, Any]:
   attempt = round(sum(config.sampling.max_tokens) / len(sizes.pieces))
   # Where rows are decoded some at a time, the last of them have a loop that
   # stands alone, and those before one that stands in the loop of exchanges.
-  waves = (sizes.waves - 1,) if sizes.waves > 1 else ()
+  waves = len(sizes.waves) - 1
   made = {
-    'sampler': (programs.sample_program, (attempt, *waves)),
+    'sampler': (
+      programs.sample_program,
+      (attempt, waves) if waves else (attempt,),
+    ),
     'update': (programs.update_program, (*outer, blocks)),
   }
   if setup.decoding.copies:

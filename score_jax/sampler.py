@@ -41,7 +41,9 @@ class Sampling:
   end_tokens: tuple[int, ...]  # Any of them ends an attempt.
   close: int  # Put behind an attempt that was cut off, as context.
   pad: int
-  grow: int = 0  # Columns that the cache grows by in an attempt; 0 = at once.
+  # Columns that the cache grows by in an attempt; 0 = at once, as where rows
+  # are refilled.
+  grow: int = 0
   # Rows of each device decoded at a time, those that end making room; 0 = all.
   refill: int = 0
   # Shares of them, falling: once no more than that are alive, those alone are

@@ -140,14 +140,23 @@ class Sizes:
   @property
   def decoded(self) -> list[int]:
     """Returns how many of these rows are decoded at once, falling."""
+    each = config_lib.samples_per_problem(self.setup.config)
+    if self.problems * each != self.sampled:
+      return [self.sampled]  # They do not lie beside their prompts.
     sampling = self.setup.config.sampling
     compact = tuple(sampling.compact)
     return batching.sizes(self.sampled, compact, sampling.refill)
 
   @property
-  def waves(self) -> float:
-    """Returns how many times over its rows fill the places for decoding."""
-    return self.sampled / self.decoded[0]
+  def waves(self) -> list[int]:
+    """Returns the rows that are decoded at once, first to last, if all are long.
+
+    The last wave has those that are left over, and reads as few as hold them.
+    """
+    places = self.decoded[0]
+    whole, rest = divmod(self.sampled, places)
+    few = min((n for n in self.decoded if n >= rest), default=places)
+    return [places] * whole + [few] * (rest > 0)
 
   @property
   def learned(self) -> int:

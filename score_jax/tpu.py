@@ -139,7 +139,7 @@ class Loops:
   """How often the loops of a program run, which its text does not say."""
 
   layers: int  # The scan over layers.
-  others: tuple[float, ...]  # Loops that are not in it, outermost first.
+  others: tuple[int, ...]  # Loops that are not in it, outermost first.
   ring: int  # Devices that pass parts of a product around.
 
 
@@ -234,7 +234,7 @@ def _result_bytes(shape: str, kind: str, line: str) -> int:
   )
 
 
-def _runs(path: str, loops: Loops) -> float:
+def _runs(path: str, loops: Loops) -> int:
   """Returns how often an instruction runs, by the loops it stands in."""
   count, outer = 1, 0
   for before, part in itertools.pairwise(['', *path.split('/')]):

@@ -394,6 +394,25 @@ def test_rows_that_the_mesh_does_not_divide_are_refused():
 
 
 @pytest.mark.parametrize(
+  'changes', [{'sampling.refill': 2}, {'sampling.compact': (0.5,)}], ids=str
+)
+def test_devices_that_choose_among_rows_need_the_prompts_of_these(changes):
+  config = _config(
+    **{
+      'mesh.fsdp': 4,
+      'train.trajectories': 24,
+      'sampling.first_attempts': 4,
+      'train.accumulation': 1,
+      **changes,
+    }
+  )
+  text = _refusal(config, devices=4)
+  (name,) = changes
+  for part in (f'{name}={changes[name]}', 'fsdp = 4 divides', 'there are 6'):
+    assert part in text
+
+
+@pytest.mark.parametrize(
   ('name', 'hint'),
   [
     ('sed', 'seed'),

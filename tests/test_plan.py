@@ -470,7 +470,10 @@ def test_rows_decoded_some_at_a_time_have_caches_beside_all_rows():
   """Compiled: tests hold the formula to what XLA for TPUs said, below."""
   made = setup(**{'sampling.refill': 2, 'sampling.compact': (0.5,)})
   sizes = estimate.Sizes(made)
-  assert (sizes.decoded, sizes.waves) == ([2, 1], 4)  # 8 rows of each of 4.
+  assert (sizes.decoded, sizes.waves) == (
+    [2, 1],
+    [2] * 4,
+  )  # 8 rows of each of 4.
   found = {m.name: m.parts for m in estimate.sampling_moments(made)}
   one = found['attempt 1, 2 rows at a time']
   assert one['own cache'] == 0
@@ -496,6 +499,29 @@ def test_waves_of_rows_read_the_weights_once_each():
   layers = estimate.Sizes(setup()).layer * MODEL.layers * 4
   more = waves.memory - whole.memory
   assert more > 3 * 12 * layers  # Of 12 tokens; four waves for one.
+
+
+@pytest.mark.parametrize(
+  ('refill', 'compact', 'waves'),
+  [
+    (0, (0.5,), [8]),
+    (3, (1.0,), [3, 3, 3]),
+    (3, (0.7,), [3, 3, 2]),
+    (7, (0.5, 0.2), [7, 1]),
+    (9, (1.0,), [8]),
+  ],
+)
+def test_the_last_wave_reads_as_few_rows_as_hold_the_rest(
+  refill, compact, waves
+):
+  changes = {'sampling.refill': refill, 'sampling.compact': compact}
+  assert estimate.Sizes(setup(**changes)).waves == waves
+
+
+def test_rows_that_do_not_lie_beside_their_prompts_are_decoded_all_at_once():
+  # 2 problems on 4 parts.
+  changes = {'train.trajectories': 8, 'sampling.refill': 1}
+  assert estimate.Sizes(setup(**changes)).decoded == [2]
 
 
 def test_kernels_are_counted_in_each_form_that_steps_read():

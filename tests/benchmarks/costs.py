@@ -342,10 +342,9 @@ def early() -> Iterator[dict[str, Any]]:
   (reads, shared), (_, apart) = _prices(8), _prices(1)
   for rows in (16, 64, 256):
     case = Case(rows=rows, each=8)
+    ends = 32  # Of 512, so that one token of 16 ends an attempt.
     cases = {
-      name: dataclasses.replace(
-        case, ends=32, **way
-      )  # One token of 16 ends it.
+      name: dataclasses.replace(case, ends=ends, **way)
       for name, way in ways.items()
       if way.get('refill', 0) < rows
     }
