@@ -20,8 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from score_jax.models.attention import KeyValue
-from score_jax.models.cache import Cache
+from score_jax.models.cache import Cache, row_axis
 
 
 @jax.tree_util.register_dataclass
@@ -65,11 +64,6 @@ def exchanged(places: int) -> int:
   return max(1, places // 16)
 
 
-def row_axis(cache: Cache) -> int:
-  """Returns where rows lie; in a scanned cache layers lie before them."""
-  return 1 if isinstance(cache.own, KeyValue) else 0
-
-
 # ------------------------------------------------------------------ leaving out
 
 
@@ -96,14 +90,9 @@ def decode(step: Step, alive: Alive, state: State, sizes: list[int]) -> State:
     return state
   place = _first(_parts(alive(state), size), floor)
   few = decode(step, alive, _taken_state(state, place), smaller)
-  axis = row_axis(state.cache)
-  own = _put(state.cache.own, few.cache.own, place, axis)
-  return dataclasses.replace(
-    state,
-    steps=few.steps,
-    rows=_put(state.rows, few.rows, place),
-    cache=dataclasses.replace(state.cache, own=own),
-  )
+  rows, own = _put_back(state.rows, state.cache.own, few, place)
+  cache = dataclasses.replace(state.cache, own=own)
+  return dataclasses.replace(state, steps=few.steps, rows=rows, cache=cache)
 
 
 # -------------------------------------------------------------------- refilling
@@ -161,11 +150,8 @@ class _Refill:
     # What does not move is written to where nothing is.
     goes = _chosen(_parts(places.row, self.size), place)
     goes = jnp.where(moves, goes, last + 1)
-    axis = row_axis(now.cache)
-    rows = _put(places.rows, _taken(now.rows, place), goes)
-    own = places.own
-    if own is not None:
-      own = _put(own, _taken(now.cache.own, place, axis), goes, axis)
+    left = _taken_state(now, place)
+    rows, own = _put_back(places.rows, places.own, left, goes)
     place = jnp.where(moves, place, self.size)
     new = _taken_state(dataclasses.replace(self.state, rows=rows), comes)
     return _Places(
@@ -199,8 +185,8 @@ def refill(
       out; the first is less than N.
     shards: devices, or groups of them, that have rows of their own.
     grow: gives a cache the columns that the steps write.
-    is_last: whether nobody reads the rows' own caches any more. They come back
-      as they were then; else with what the steps wrote.
+    is_last: whether nobody reads the rows' own caches any more. None come back
+      then; else with what the steps wrote.
   """
   size = sizes[0]
   goes_on = _parts(alive(state), state.size // shards)
@@ -217,11 +203,9 @@ def refill(
     _Places(now, row.reshape(-1), jnp.minimum(count, size), state.rows, own),
   )
   now = decode(step, alive, places.now, sizes)
-  row, cache = _parts(places.row, size), state.cache
-  if not is_last:
-    own = _put(places.own, now.cache.own, row, row_axis(cache))
-    cache = dataclasses.replace(cache, own=own)
-  rows = _put(places.rows, now.rows, row)
+  row = _parts(places.row, size)
+  rows, own = _put_back(places.rows, places.own, now, row)
+  cache = dataclasses.replace(state.cache, own=own)
   return dataclasses.replace(state, steps=now.steps, rows=rows, cache=cache)
 
 
@@ -280,25 +264,16 @@ def _put_state(state: State, few: State, place: jax.Array) -> State:
   )
 
 
+def _put_back(rows: Any, own: Any, few: State, place: jax.Array) -> Any:
+  """Returns rows and their own caches, if any, with those of a state put in."""
+  if own is not None:
+    own = _put(own, few.cache.own, place, row_axis(few.cache))
+  return _put(rows, few.rows, place), own
+
+
 def _taken(tree: Any, place: jax.Array, axis: int = 0) -> Any:
   """Returns the rows at `place`, int32[D, n], of each part's rows."""
-  shards, count = place.shape
-
-  def one(x):
-    x = _apart(x, shards, axis)
-    before, behind = x.shape[:axis], x.shape[axis + 2 :]
-    numbers = jax.lax.GatherDimensionNumbers(
-      offset_dims=_others(x, axis),
-      collapsed_slice_dims=(axis + 1,),
-      start_index_map=(axis + 1,),
-      operand_batching_dims=(axis,),
-      start_indices_batching_dims=(0,),
-    )
-    sizes = (*before, 1, 1, *behind)
-    found = jax.lax.gather(x, place[..., None], numbers, sizes)
-    return found.reshape(*before, shards * count, *behind)
-
-  return jax.tree.map(one, tree)
+  return _of_parts(lambda part, at: part[at], place, axis, tree)
 
 
 def _put(tree: Any, few: Any, place: jax.Array, axis: int = 0) -> Any:
@@ -307,31 +282,38 @@ def _put(tree: Any, few: Any, place: jax.Array, axis: int = 0) -> Any:
   Places out of range are left out. Arrays of `few` may be smaller behind the
   rows, and are then put at the beginning.
   """
+
+  def put(part, at, new):
+    begin = (slice(size) for size in new.shape[1:])
+    return part.at[at, *begin].set(new, mode='drop')
+
+  return _of_parts(put, place, axis, tree, few)
+
+
+def _of_parts(
+  function: Callable[..., jax.Array],
+  place: jax.Array,
+  axis: int,
+  tree: Any,
+  *others: Any,
+) -> Any:
+  """Returns the tree with a function of each part's rows, places and others.
+
+  The dimensions before the rows stay where they are: turned over, a cache would
+  be copied.
+  """
   shards = place.shape[0]
 
-  def one(x, new):
-    parts, new = _apart(x, shards, axis), _apart(new, shards, axis)
-    numbers = jax.lax.ScatterDimensionNumbers(
-      update_window_dims=_others(parts, axis),
-      inserted_window_dims=(axis + 1,),
-      scatter_dims_to_operand_dims=(axis + 1,),
-      operand_batching_dims=(axis,),
-      scatter_indices_batching_dims=(0,),
-    )
-    mode = jax.lax.GatherScatterMode.FILL_OR_DROP
-    return jax.lax.scatter(
-      parts, place[..., None], new, numbers, mode=mode
-    ).reshape(x.shape)
+  def apart(x):  # [..., D * n, ...] -> [..., D, n, ...].
+    shape = shards, x.shape[axis] // shards
+    return x.reshape(*x.shape[:axis], *shape, *x.shape[axis + 1 :])
 
-  return jax.tree.map(one, tree, few)
+  def one(x, *others):
+    over = jax.vmap(function)
+    for _ in range(axis):
+      over = jax.vmap(over, in_axes=(0, None, *(0 for _ in others)))
+    out = over(apart(x), place, *map(apart, others))
+    size = out.shape[axis] * out.shape[axis + 1]
+    return out.reshape(*out.shape[:axis], size, *out.shape[axis + 2 :])
 
-
-def _apart(x: jax.Array, shards: int, axis: int) -> jax.Array:
-  """Returns [..., D, R, ...] of [..., D * R, ...]."""
-  shape = shards, x.shape[axis] // shards
-  return x.reshape(*x.shape[:axis], *shape, *x.shape[axis + 1 :])
-
-
-def _others(x: jax.Array, axis: int) -> tuple[int, ...]:
-  """Returns the dimensions of `_apart`'s that count neither parts nor rows."""
-  return (*range(axis), *range(axis + 2, x.ndim))
+  return jax.tree.map(one, tree, *others)

@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 
 from score_jax import batching, sharding
-from score_jax.batching import row_axis, State
+from score_jax.batching import State
 from score_jax.models import stack, transformer
-from score_jax.models.cache import Cache, empty_cache, grown
+from score_jax.models.cache import Cache, empty_cache, grown, row_axis
 from score_jax.policy import draw, Policy
 from score_jax.trajectory import Trajectory
 

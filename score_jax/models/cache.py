@@ -32,6 +32,37 @@ class Cache:
   prompt_length: jax.Array  # int32[P].
 
 
+def row_axis(cache: Cache) -> int:
+  """Returns where rows lie; in a scanned cache layers lie before them."""
+  return 1 if isinstance(cache.prompt, KeyValue) else 0
+
+
+def written(own: KeyValue, new: KeyValue, slot: jax.Array) -> KeyValue:
+  """Returns one layer's keys and values with those of some columns replaced.
+
+  Row by row, so that XLA sees that each device writes what it has; of indices
+  over all rows it does not, and sends all that is written to all devices.
+
+  Args:
+    own: of B rows.
+    new: of the same rows, T columns.
+    slot: int32[B, T], where they are written.
+  """
+
+  def put(old, new, slot):  # [K, S, ...]; nothing where there are no scales.
+    return None if old is None else old.at[:, slot].set(new)
+
+  def row(own, new, slot):
+    return KeyValue(
+      own.key.at[..., slot].set(new.key),
+      put(own.value, new.value, slot),
+      put(own.key_scale, new.key_scale, slot),
+      put(own.value_scale, new.value_scale, slot),
+    )
+
+  return jax.vmap(row)(own, new, slot)
+
+
 def kept(execution: Execution, part: KeyValue) -> KeyValue:
   """Returns keys and values of some columns as a cache keeps them."""
   dtype = execution.cache_dtype or execution.dtype

@@ -36,7 +36,7 @@ from score_jax.models.attention import (
   softcap,
   Softmax,
 )
-from score_jax.models.cache import Cache, kept
+from score_jax.models.cache import Cache, kept, written
 from score_jax.models.layers import Norm, Projection, rotate, rounded
 from score_jax.models.stack import unstack
 
@@ -228,7 +228,7 @@ def _attend_cached(
   prompt, own = cache
   position, start = columns.position, columns.prompt_length
   slot = position - start[:, None]
-  own = jax.vmap(_written)(own, new, slot)
+  own = written(own, new, slot)
   column = jnp.arange(prompt.key.shape[-1])[None, None]
   near = position[:, :, None] - column < layer.window
   seen_prompt = (column < start[:, None, None]) & near
@@ -236,24 +236,6 @@ def _attend_cached(
   seen_own = (distance >= 0) & (distance < layer.window)
   parts = ((prompt, seen_prompt), (own, seen_own))
   return attend_parts(softmax, query, parts), own
-
-
-def _written(own: KeyValue, new: KeyValue, slot: jax.Array) -> KeyValue:
-  """Returns one row's keys and values with those of some columns replaced.
-
-  Row by row, so that XLA sees that each device writes what it has; of indices
-  over all rows it does not, and sends all that is written to all devices.
-  """
-
-  def put(old, new):  # [K, S, ...]; nothing where there are no scales.
-    return None if old is None else old.at[:, slot].set(new)
-
-  return KeyValue(
-    own.key.at[..., slot].set(new.key),
-    put(own.value, new.value),
-    put(own.key_scale, new.key_scale),
-    put(own.value_scale, new.value_scale),
-  )
 
 
 class Mlp(nn.Module):
