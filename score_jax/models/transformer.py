@@ -14,7 +14,6 @@ P prompts (each shared by B / P adjacent rows).
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -38,7 +37,7 @@ from score_jax.models.attention import (
 )
 from score_jax.models.cache import Cache, kept, written
 from score_jax.models.layers import Norm, Projection, rotate, rounded
-from score_jax.models.stack import unstack
+from score_jax.models.stack import product, unstack
 
 # So few states have their logits made with the table as the left factor, which
 # a CPU multiplies 1.4 times as fast.
@@ -468,13 +467,12 @@ class Transformer(nn.Module):
     between = ('length',) * (hidden.ndim - 2)
     hidden = _to_weights(self.execution, hidden, *between, 'act_embed')
     table = table.astype(hidden.dtype)
-    wide = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     if hidden.ndim == 2 and hidden.shape[0] <= FEW:
-      # The table first, and the barrier to keep it there.
-      logits = wide('VD,BD->VB', table, hidden)
-      logits = jax.lax.optimization_barrier(logits).T
+      logits = product(hidden, table, jnp.float32)
     else:
-      logits = wide('...D,VD->...V', hidden, table)
+      logits = jnp.einsum(
+        '...D,VD->...V', hidden, table, preferred_element_type=jnp.float32
+      )
     if self.has_variable('params', f'{name}_scale'):
       count = self.get_variable('params', f'{name}_scale')
       logits *= count.reshape((1,) * (logits.ndim - 1) + count.shape)
