@@ -57,6 +57,17 @@ def test_a_bound_is_of_whatever_takes_longer():
   assert cost.seconds(rate=30.0, bandwidth=4.0) == 2.0
 
 
+def test_cores_multiply_side_by_side_and_share_one_memory():
+  row = table.Row('sample', 'tiny', 'x', [1.0], [1.0], [1e9], 0, 1.0, 0.0)
+  report = contest.Report([row], {}, {})
+
+  def bound(cores, bytes_a_second):
+    return contest.bounded(report, cores, bytes_a_second).rows[0].bound
+
+  assert bound(2, 1e30) == pytest.approx(bound(1, 1e30) / 2)
+  assert bound(2, 1e3) == pytest.approx(bound(1, 1e3))
+
+
 def test_a_peer_that_is_not_there_is_left_out_with_a_reason():
   found, left_out = contest.entrants(['trl'], {'trl': '/no/python'})
   assert [entrant.who for entrant in found] == [table.OURS]

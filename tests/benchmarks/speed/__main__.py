@@ -122,13 +122,13 @@ def main(argv: list[str]) -> None:
   )
   chosen = [dataclasses.replace(x, memory=memory_of(x)) for x in chosen]
   cores = machine.pin(_CORES.value)
-  copied = machine.bandwidth()
+  moved = machine.bandwidth(len(cores))
   shown = ''
   with tempfile.TemporaryDirectory() as folder:
     for report in measure(chosen, folder):
       report.left_out.update(left_out)
-      report = contest.bounded(report, len(cores), copied)
-      about = describe(report, cores, copied)
+      report = contest.bounded(report, len(cores), moved)
+      about = describe(report, cores, moved)
       if _OUT.value:
         known = {'machine': about, **dataclasses.asdict(report)}
         text = json.dumps(known, indent=1) + '\n'
@@ -138,14 +138,14 @@ def main(argv: list[str]) -> None:
 
 
 def describe(
-  report: contest.Report, cores: list[int], copied: float
+  report: contest.Report, cores: list[int], moved: float
 ) -> dict[str, Any]:
   """Returns what the machine is, and was during the repeats.
 
   Args:
     report: of the repeats.
     cores: that all was pinned to.
-    copied: bytes a second of one core.
+    moved: bytes a second, of all of them together.
   """
   rates = [rate for row in report.rows for rate in row.canary]
   return {
@@ -155,7 +155,7 @@ def describe(
     'memory': _MEMORY.value,
     'product_flops': float(np.median(rates)),
     'product_flops_range': [min(rates), max(rates)],
-    'copy_bytes_per_s': copied,
+    'moved_bytes_per_s': moved,
     'python': platform.python_version(),
     'when': time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime()),
   }
@@ -167,9 +167,9 @@ def page(report: contest.Report, about: dict[str, Any]) -> str:
   low, high = about['product_flops_range']
   lines = [
     f'{about["processor"]}, {cores} of {about["cores"]} cores, float32, '
-    f'{about["when"]}. Of one core: square products '
+    f'{about["when"]}. Square products of one core '
     f'{about["product_flops"] / 1e9:.0f} GFLOP/s ({low / 1e9:.0f}–'
-    f'{high / 1e9:.0f}), copying {about["copy_bytes_per_s"] / 1e9:.1f} GB/s. '
+    f'{high / 1e9:.0f}), memory {about["moved_bytes_per_s"] / 1e9:.1f} GB/s. '
     f'{_ROUNDS.value} rounds; median (range).',
     '',
     table.markdown(report.rows, cores),

@@ -241,13 +241,19 @@ def write_checkpoint(job: workload.Job) -> None:
 
 
 def bounded(report: Report, cores: int, bytes_a_second: float) -> Report:
-  """Returns the report with each row's bound by products and memory."""
+  """Returns the report with each row's bound by products and memory.
+
+  Args:
+    report: of a run on those cores.
+    cores: how many.
+    bytes_a_second: that they move together.
+  """
   rates = [rate for row in report.rows for rate in row.canary]
   rate = cores * float(np.median(rates))
   rows = []
   for row in report.rows:
     shape = workload.shape_of(row.work, row.size)
     costs = workload.costs(row.work, workload.SIZES[row.size], shape)
-    bound = sum(cost.seconds(rate, cores * bytes_a_second) for cost in costs)
+    bound = sum(cost.seconds(rate, bytes_a_second) for cost in costs)
     rows.append(dataclasses.replace(row, bound=bound))
   return dataclasses.replace(report, rows=rows)

@@ -1,28 +1,49 @@
-"""The machine: its cores, and how fast one of them copies.
+"""The machine: its cores, and how fast they move memory.
 
 The speed of its products is measured beside each repeat, by `link.canary`.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import platform
 import time
+from collections.abc import Callable
+from concurrent import futures
 
 import numpy as np
 from absl import app
 
 
-def bandwidth() -> float:
-  """Returns bytes a second of one core that copies what fits in no cache."""
+def bandwidth(cores: int) -> float:
+  """Returns bytes a second that so many cores move together at most.
+
+  They copy, or read alone, what fits in no cache, each a part of its own: two
+  cores seldom have twice what one has.
+  """
   source = np.ones(1 << 26, np.float32)
-  target, seconds = source.copy(), []
-  for _ in range(5):
-    start = time.thread_time()
-    np.copyto(target, source)
-    seconds.append(time.thread_time() - start)
-  return 2 * source.nbytes / min(seconds)
+  target = source.copy()
+  edges = np.linspace(0, len(source), cores + 1, dtype=int)
+  parts = [slice(*each) for each in itertools.pairwise(edges)]
+
+  def copy(part: slice) -> None:
+    np.copyto(target[part], source[part])
+
+  def read(part: slice) -> None:
+    np.max(source[part])
+
+  def seconds(work: Callable[[slice], None]) -> float:
+    found = []
+    for _ in range(5):
+      start = time.perf_counter()
+      list(pool.map(work, parts))
+      found.append(time.perf_counter() - start)
+    return min(found)
+
+  with futures.ThreadPoolExecutor(cores) as pool:
+    return max(2 * source.nbytes / seconds(copy), source.nbytes / seconds(read))
 
 
 def pin(cores: int) -> list[int]:
