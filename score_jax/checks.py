@@ -25,6 +25,7 @@ from score_jax.config import (
   LONG_PROMPTS,
   mesh_shape,
   nearest,
+  PRODUCTS,
   PROJECTIONS,
   refuse,
   REMAT,
@@ -83,6 +84,7 @@ def check(config: ConfigDict, devices: int, platform: str = '') -> None:
   _check_dtypes(config)
   _one_of('model.remat', config.model.remat, (*REMAT, AUTO))
   _check_attention(config.model, platform)
+  _check_products(config.model, platform)
   _check_lora(config)
   _one_of('task.chat', config.task.chat, CHAT)
   _one_of('task.long_prompts', config.task.long_prompts, LONG_PROMPTS)
@@ -185,6 +187,16 @@ def _check_attention(model: ConfigDict, platform: str) -> None:
     kind == 'cudnn' and model.dtype != 'bfloat16',
     f'model.attention=cudnn multiplies bfloat16, and model.dtype={model.dtype};'
     ' set model.dtype=bfloat16, or model.attention=plain.',
+  )
+
+
+def _check_products(model: ConfigDict, platform: str) -> None:
+  kind = model.products
+  _one_of('model.products', kind, PRODUCTS)
+  refuse(
+    kind == 'onednn' and platform not in ('', 'cpu'),
+    'model.products=onednn is a library for CPUs, and these devices are of '
+    f'platform {platform}; set model.products=xla.',
   )
 
 

@@ -28,6 +28,7 @@ FREE = (
   'model.remat',
   'model.unroll',
   'model.attention',
+  'model.products',
   'model.logits_chunk',
   'model.reference_on_host',
   'sampling.grow',

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import warnings
 
 import jax
 
@@ -113,6 +114,8 @@ def keep(folder: str, least_seconds: float) -> pathlib.Path | None:
   given = jax.config.jax_compilation_cache_dir
   if given or not folder:
     return pathlib.Path(given) if given else None
+  # What model.products=onednn compiles cannot be kept; jax warns each time.
+  warnings.filterwarnings('ignore', message='.*onednn-fusion')
   path = _users() / 'score_jax' / 'compiled'
   if folder != AUTO:
     path = pathlib.Path(folder).expanduser().absolute()

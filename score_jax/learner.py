@@ -16,6 +16,7 @@ import optax
 
 from score_jax import correction, objective, parts, reading, sharding, streams
 from score_jax.models.lora import bind, Lora
+from score_jax.models.products import compiler_options
 from score_jax.models.stack import by_layer
 from score_jax.models.transformer import Transformer
 from score_jax.policy import Attempts, Policy, score_tokens, TokenScores
@@ -126,7 +127,8 @@ def make_update(
   `step` and `skipped` as they were.
   """
   update = functools.partial(_update, model, optimizer, learning)
-  return jax.jit(update, donate_argnums=0)
+  options = compiler_options(model.execution)
+  return jax.jit(update, donate_argnums=0, compiler_options=options)
 
 
 def loss_and_metrics(

@@ -16,6 +16,7 @@ import optax
 from score_jax import reading
 from score_jax.learner import TrainState
 from score_jax.models.lora import bind, Lora
+from score_jax.models.products import compiler_options
 from score_jax.models.transformer import Transformer
 from score_jax.policy import Policy, token_logp
 
@@ -39,20 +40,21 @@ def make_likelihood(
   frozen part of the policy where an adapter is trained. What has no weight
   gets 0.
   """
+  likelihood = functools.partial(_likelihood, model, logits_chunk, lora)
+  return jax.jit(likelihood, compiler_options=compiler_options(model.execution))
 
-  def likelihood(params, examples, reference=None):
-    variables = {'params': bind(reference, params, lora)}
-    hidden, _ = model.apply(variables, examples.tokens)
 
-    def unembed(x):
-      return model.apply(variables, x, method='unembed')
+def _likelihood(model, logits_chunk, lora, params, examples, reference=None):
+  variables = {'params': bind(reference, params, lora)}
+  hidden, _ = model.apply(variables, examples.tokens)
 
-    before = reading.before(hidden)
-    logp = token_logp(unembed, before, examples.tokens, Policy(), logits_chunk)
-    # where: a token without weight must not matter, whatever it scores.
-    return jnp.where(examples.weight > 0, examples.weight * logp, 0.0)
+  def unembed(x):
+    return model.apply(variables, x, method='unembed')
 
-  return jax.jit(likelihood)
+  before = reading.before(hidden)
+  logp = token_logp(unembed, before, examples.tokens, Policy(), logits_chunk)
+  # where: a token without weight must not matter, whatever it scores.
+  return jnp.where(examples.weight > 0, examples.weight * logp, 0.0)
 
 
 @functools.cache
@@ -77,7 +79,7 @@ def make_imitation(
     accumulation: parts of a batch that are learned from one after the other;
       they divide its rows.
   """
-  likelihood = make_likelihood(model, logits_chunk, lora)
+  likelihood = functools.partial(_likelihood, model, logits_chunk, lora)
 
   def loss(params, examples, reference, weight):
     total = likelihood(params, examples, jax.lax.stop_gradient(reference))
@@ -113,4 +115,5 @@ def make_imitation(
     )
     return state, {'loss': value, 'grad_norm': optax.tree.norm(grads)}
 
-  return jax.jit(update, donate_argnums=0)
+  options = compiler_options(model.execution)
+  return jax.jit(update, donate_argnums=0, compiler_options=options)

@@ -273,6 +273,7 @@ def decoder(
     unroll=c.unroll,
     mesh=mesh,
     attention=c.attention,
+    products=_products(mesh, c.products),
     **few_rows(mesh, c.dtype),
   )
   return transformer.Transformer(architecture, execution)
@@ -291,6 +292,15 @@ def few_rows(mesh: Mesh | AbstractMesh, dtype: str) -> dict[str, int]:
     and mesh.devices.item().platform == 'cpu'
   )
   return stack.limits(_cores()) if is_one_cpu and dtype == 'float32' else {}
+
+
+def _products(mesh: Mesh | AbstractMesh, wanted: str) -> str:
+  """Returns `Execution.products`; what is for CPUs alone, nowhere else.
+
+  A plan may be for other devices than those that the settings are for.
+  """
+  is_cpu = isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == 'cpu'
+  return wanted if is_cpu else 'xla'
 
 
 def _cores() -> int:

@@ -101,6 +101,7 @@ CHOICES = {
   'model.residual_dtype': ('float16', 'float32, bfloat16'),
   'model.remat': ('blocks', 'none, block, products, auto'),
   'model.attention': ('flash', 'plain, splash, cudnn'),
+  'model.products': ('mkl', 'xla, onednn'),
   'sampling.weights': ('int4', 'same, bfloat16, int8'),
   'sampling.cache': ('fp8', 'same, bfloat16, int8'),
   'sampling.layout': ('fsdp', 'train, gathered, tensor, auto'),
@@ -335,6 +336,14 @@ def test_a_kernel_of_another_platform_is_refused(kind, platform, remedy):
   assert f'platform {platform}; set {remedy}.' in str(caught.value)
   checks.check(config, 1, config_lib.KERNELS[kind])
   checks.check(config, 1)  # Where nobody knows, as in a plan.
+
+
+def test_a_library_of_cpus_is_refused_elsewhere():
+  config = _config(model__products='onednn')
+  with pytest.raises(config_lib.ConfigError, match=r'platform tpu; set model'):
+    checks.check(config, 1, 'tpu')
+  checks.check(config, 1, 'cpu')
+  checks.check(config, 1)
 
 
 def test_cudnn_is_refused_in_float32():

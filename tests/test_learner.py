@@ -124,6 +124,12 @@ def test_the_size_of_a_chunk_changes_nothing(batch, plain):
   assert_same(gradient(batch, learning)[0], plain[0], 1e-5)
 
 
+@pytest.mark.parametrize('unroll', [False, True])
+def test_the_library_of_products_changes_nothing(batch, plain, unroll):
+  taught, _ = gradient(batch, products='onednn', unroll=unroll)
+  assert_same(taught, plain[0], 1e-5)
+
+
 def test_how_the_decoder_runs_changes_nothing(batch, plain):
   taught, _ = gradient(batch, remat='block', unroll=True)
   assert_same(taught, plain[0], 1e-5)

@@ -75,6 +75,9 @@ class Execution:
   # how many turned, on a CPU (models/stack.py); 0 = never.
   few: int = 0
   some: int = 0
+  # What multiplies whole rows on a CPU: 'xla', as the compiler chooses, or
+  # 'onednn' (models/products.py).
+  products: str = 'xla'
   # What whole rows attend by: 'plain' products, or 'splash' or 'cudnn', a
   # kernel of the platform's libraries (models/kernels.py).
   attention: str = 'plain'

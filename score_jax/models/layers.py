@@ -26,9 +26,13 @@ def rounded(x: jax.Array, dtype: str) -> jax.Array:
   return jax.lax.reduce_precision(x, kind.nexp, kind.nmant)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
 def product(
-  equation: str, x: jax.Array, kernel: jax.Array, wide: bool = False
+  equation: str,
+  x: jax.Array,
+  kernel: jax.Array,
+  wide: bool = False,
+  products: str = 'xla',
 ) -> jax.Array:
   """Returns the einsum of two arrays of one type.
 
@@ -42,11 +46,13 @@ def product(
     kernel: of the same type.
     wide: whether it comes back in float32, as it is summed up, instead of
       rounded to the type of `x`.
+    products: what multiplies, as `Execution` has it.
   """
-  return _product_forward(equation, x, kernel, wide)[0]
+  return _product_forward(equation, x, kernel, wide, products)[0]
 
 
-def _product_forward(equation, x, kernel, wide):
+def _product_forward(equation, x, kernel, wide, products):
+  del products
   # Not by `product`: a rule for what is kept (`remat`) sees the einsum here,
   # and would see no product at all there.
   kind = jnp.float32 if wide else x.dtype
@@ -54,14 +60,36 @@ def _product_forward(equation, x, kernel, wide):
   return out, (x, kernel)
 
 
-def _product_backward(equation, wide, kept, cotangent):
+def _product_backward(equation, wide, products, kept, cotangent):
   del wide
   x, kernel = kept
   cotangent = cotangent.astype(x.dtype)
   inputs, out = equation.split('->')
   of_x, of_kernel = inputs.split(',')
   of_input = jnp.einsum(f'{out},{of_kernel}->{of_x}', cotangent, kernel)
+  if products == 'onednn':
+    rows = sum(letter in of_x for letter in out)
+    return of_input, _over_rows(rows, x, cotangent).reshape(kernel.shape)
   return of_input, jnp.einsum(f'{of_x},{out}->{of_kernel}', x, cotangent)
+
+
+def _over_rows(axes: int, x: jax.Array, y: jax.Array) -> jax.Array:
+  """Returns [I, O], the products of x and y summed over their rows.
+
+  Over one axis, as oneDNN turns a factor over itself on the way: over two the
+  compiler makes a turned copy before. It turns the first factor, so the
+  narrower one is.
+
+  Args:
+    axes: how many leading ones are rows.
+    x: [rows ..., I ...].
+    y: [rows ..., O ...].
+  """
+  count = math.prod(x.shape[:axes])
+  x, y = x.reshape(count, -1), y.reshape(count, -1)
+  if x.shape[1] > y.shape[1]:
+    return (y.T @ x).T
+  return x.T @ y
 
 
 product.defvjp(_product_forward, _product_backward)
@@ -169,7 +197,9 @@ class Projection(nn.Module):
       self.shape,
       self.execution.param_dtype,
     )
-    return product(self.equation, x, kernel.astype(x.dtype), wide)
+    kernel = kernel.astype(x.dtype)
+    products = self.execution.products
+    return product(self.equation, x, kernel, wide, products)
 
   def _low_rank(self, x: jax.Array) -> jax.Array:
     a, b = (

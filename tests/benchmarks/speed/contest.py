@@ -39,6 +39,7 @@ class Entrant:
 _LEARNS = ('update', 'iterate')
 ENTRANTS = (
   Entrant(table.OURS, '', 'ours', 'jax', workload.WORKS),
+  Entrant(f'{table.OURS}, oneDNN', '', 'ours', 'jax', _LEARNS, 'onednn'),
   Entrant(
     'transformers, cache kept',
     'transformers',

@@ -29,7 +29,8 @@ LOGITS = 4096  # Tokens whose logits exist at once.
 def _load(job: Job):
   config = families.model_config(weights.read_config(job.folder))
   limits = stack.limits(len(os.sched_getaffinity(0)))  # As settings give them.
-  model = Transformer(config, Execution(**limits))
+  products = job.variant or 'xla'
+  model = Transformer(config, Execution(products=products, **limits))
   return model, weights.load(job.folder, weights.target(model))
 
 
