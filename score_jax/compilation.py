@@ -111,11 +111,11 @@ def keep(folder: str, least_seconds: float) -> pathlib.Path | None:
       nowhere.
     least_seconds: programs that compile faster are not kept.
   """
+  # What model.products=onednn compiles cannot be kept; jax warns each time.
+  warnings.filterwarnings('ignore', message='.*onednn-fusion')
   given = jax.config.jax_compilation_cache_dir
   if given or not folder:
     return pathlib.Path(given) if given else None
-  # What model.products=onednn compiles cannot be kept; jax warns each time.
-  warnings.filterwarnings('ignore', message='.*onednn-fusion')
   path = _users() / 'score_jax' / 'compiled'
   if folder != AUTO:
     path = pathlib.Path(folder).expanduser().absolute()

@@ -8,6 +8,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import pytest
 import runs as small
 
 from score_jax import compilation, files
@@ -95,6 +96,40 @@ def test_programs_are_kept_in_the_users_cache_unless_told_otherwise(tmp_path):
   assert where == other
   assert any(pathlib.Path(other).iterdir())
   assert _started('', **user)[0] == 'None'
+
+
+# By oneDNN, whose programs JAX cannot write.
+NOT_KEPT = """
+import sys
+from score_jax import compilation
+compilation.keep(sys.argv[1], 0.0)
+import jax
+import jax.numpy as jnp
+from score_jax.models.architecture import Execution
+from score_jax.models.products import compiler_options
+options = compiler_options(Execution(products='onednn'))
+x = jnp.ones((64, 64))
+jax.jit(jnp.matmul, compiler_options=options)(x, x).block_until_ready()
+"""
+
+
+@pytest.mark.parametrize('given', ['folder', 'environment'])
+def test_what_cannot_be_kept_is_passed_over_without_a_word(tmp_path, given):
+  environment = {
+    **os.environ,
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  }
+  if given == 'environment':
+    environment['JAX_COMPILATION_CACHE_DIR'] = str(tmp_path)
+  ended = subprocess.run(
+    [sys.executable, '-c', NOT_KEPT, str(tmp_path)],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert 'UserWarning' not in ended.stderr
 
 
 def test_no_step_behind_the_first_of_a_stage_compiles(unbroken):
