@@ -30,7 +30,7 @@ REMAT = ('none', 'block', 'products')
 AUTO = 'auto'  # Left open, and chosen by a device's memory (`fitting`).
 # Kernels for attention, and the platform that each is for.
 KERNELS = {'splash': 'tpu', 'cudnn': 'gpu'}
-PRODUCTS = ('xla', 'onednn')
+PRODUCTS = ('xla', 'onednn')  # Libraries of them (docs/performance.md).
 PROJECTIONS = ('query', 'key', 'value', 'output', 'gate', 'up', 'down')
 CHAT = ('auto', 'on', 'off')
 LONG_PROMPTS = ('refuse', 'drop')
@@ -96,10 +96,7 @@ def _model() -> ConfigDict:
   # What rows that are read whole attend by, in the update and before they are
   # sampled: plain products, or a kernel of KERNELS (docs/models.md).
   c.attention = 'plain'
-  # What multiplies whole rows on a CPU: 'xla', as its compiler chooses, or
-  # 'onednn', which it has as well: faster on some, and compiled anew by each
-  # start (docs/performance.md, "Products by another library").
-  c.products = 'xla'
+  c.products = 'xla'  # Of whole rows on a CPU; one of PRODUCTS.
   c.unroll = True  # Layers unrolled: faster on CPU; scanned: compiles faster.
   c.logits_chunk = 1024  # Tokens whose logits exist at once in the update.
   return c

@@ -350,8 +350,12 @@ def test_groups_that_teach_nothing_are_counted():
   np.testing.assert_array_equal(metrics['flat_groups'], [1.0, 0.5])
 
 
-@pytest.mark.parametrize('parts', [1, 2])
-def test_imitation_descends_the_weighted_mean_of_minus_log_probability(parts):
+@pytest.mark.parametrize(
+  ('parts', 'products'), [(1, 'xla'), (2, 'xla'), (2, 'onednn')]
+)
+def test_imitation_descends_the_weighted_mean_of_minus_log_probability(
+  parts, products
+):
   rng = np.random.default_rng(1)
   tokens = jnp.asarray(rng.integers(0, 3, (4, 9)), jnp.int32)
   model = tiny.transformer(tiny.THREE_WORDS)
@@ -370,6 +374,7 @@ def test_imitation_descends_the_weighted_mean_of_minus_log_probability(parts):
     return value, optax.apply_updates(params, changes)
 
   loss, params = by_hand(start)
+  model = tiny.transformer(tiny.THREE_WORDS, products=products)
   state, metrics = likelihood.make_imitation(model, ADAM, 16, None, parts)(
     learner.init_state(start, ADAM, BETA2), Examples(tokens, weight)
   )

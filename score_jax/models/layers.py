@@ -73,6 +73,9 @@ def _product_backward(equation, wide, products, kept, cotangent):
   return of_input, jnp.einsum(f'{of_x},{out}->{of_kernel}', x, cotangent)
 
 
+product.defvjp(_product_forward, _product_backward)
+
+
 def _over_rows(axes: int, x: jax.Array, y: jax.Array) -> jax.Array:
   """Returns [I, O], the products of x and y summed over their rows.
 
@@ -90,9 +93,6 @@ def _over_rows(axes: int, x: jax.Array, y: jax.Array) -> jax.Array:
   if x.shape[1] > y.shape[1]:
     return (y.T @ x).T
   return x.T @ y
-
-
-product.defvjp(_product_forward, _product_backward)
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
