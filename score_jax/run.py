@@ -277,7 +277,8 @@ def _stages(job: Job, plans: list[Phase], started: float) -> None:
       f'{plan.name}: {_result(results[plan.name])}  (best checkpoint by '
       f'training reward: step {results[plan.name]["step"]} of {plan.steps})'
     )
-    if job.config.log.report and processes.is_first():
+    # The last stage's is the whole run's, which follows.
+    if plan is not plans[-1] and job.config.log.report and processes.is_first():
       build(job.workdir)
   for name, inference in _asked(job.config).items():
     params, step = final(job, plans)

@@ -75,6 +75,6 @@ def unbroken(runs, tmp_path_factory):
   with open(workdir.with_suffix('.lock'), 'w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)  # Whoever comes second waits for it.
     if not done.exists():
-      runs.finish(workdir)
+      runs.finish(workdir, log__report=True, log__tensorboard=True)
       done.touch()
   return workdir

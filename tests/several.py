@@ -17,7 +17,6 @@ import runs as small
 from compiling import QUICK
 
 STOPPED = 75  # The exit code that is asked for.
-SMALL = {'log.tensorboard': False, 'log.report': False}
 
 
 def free_port() -> int:
@@ -110,8 +109,7 @@ def group(
     poisoned: steps whose rewards are no numbers; see soak/poisoned.py.
     settings: of the run; a setting's dots are written as __.
   """
-  changes = {k.replace('.', '__'): v for k, v in SMALL.items()}
-  arguments = runs.arguments(workdir, **(changes | settings))
+  arguments = runs.arguments(workdir, **settings)
   program = ['-m', 'score_jax.main']
   environment = runs.environment() | {
     'SCORE_STOPPED_CODE': str(STOPPED),

@@ -160,7 +160,7 @@ app.run(main.main, flags_parser=main.parse)
 
 def test_a_step_that_compiles_late_is_told(runs, tmp_path):
   arguments = runs.arguments(
-    tmp_path, 'stage1', train__stage1_steps=3, eval__every=0, log__report=False
+    tmp_path, 'stage1', train__stage1_steps=3, eval__every=0
   )
   ended = subprocess.run(
     [sys.executable, '-c', LATE, *arguments],

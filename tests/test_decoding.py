@@ -235,16 +235,19 @@ def test_int8_logits_are_off_by_what_roundings_of_weights_do_to_them():
 def stepwise(model, ready, tokens, prompt):
   """Returns log-probabilities of one row's tokens, fed one at a time."""
   run = functools.partial(model.apply, {'params': ready})
-  hidden, read = run(tokens[:, :prompt])
+
+  @jax.jit
+  def step(token, column, cache):
+    hidden, own = run(token[None, None], column[None, None], cache)
+    return hidden[:, 0], dataclasses.replace(cache, own=own)
+
+  hidden, read = jax.jit(run)(tokens[:, :prompt])
   own = sampler.empty_cache(model.config, model.execution, 1, tokens.shape[1])
   cache, logits = Cache(read, own, jnp.asarray([prompt])), []
   last = hidden[:, -1]
   for column in range(prompt, tokens.shape[1]):
     logits.append(run(last, method='unembed')[0])
-    hidden, own = run(
-      tokens[:, column : column + 1], jnp.asarray([[column]]), cache
-    )
-    cache, last = dataclasses.replace(cache, own=own), hidden[:, 0]
+    last, cache = step(tokens[0, column], jnp.asarray(column), cache)
   logp = jax.nn.log_softmax(jnp.stack(logits), axis=-1)
   return jnp.take_along_axis(logp, tokens[0, prompt:, None], axis=-1)[:, 0]
 

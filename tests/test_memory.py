@@ -191,7 +191,6 @@ def test_a_stage_starts_from_the_masters_of_the_one_before(
     checkpoint__every=1,
     checkpoint__keep=2,
     eval__every=0,
-    log__report=False,
   )
   folder = tmp_path / 'run' / 'checkpoints'
   stages = sorted(path.name for path in folder.iterdir())

@@ -147,6 +147,5 @@ def test_rows_as_long_as_the_models_positions_are_trained(
     job='stage1',
     model__path=folder,
     eval__every=0,
-    log__report=False,
     **settings,
   )

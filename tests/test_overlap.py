@@ -19,8 +19,6 @@ OVERLAP = {
   'sampling__parts': 2,
   'optimizer__learning_rate': 3e-3,  # So that a step is one to be seen.
   'limits__corrected_gap': 10.0,
-  'log__report': False,
-  'log__tensorboard': False,
   'train__stage1_steps': 5,
   'train__stage2_steps': 4,
 }

@@ -11,7 +11,6 @@ def test_a_trace_holds_the_wanted_steps_and_names_their_phases(runs, tmp_path):
     'stage1',
     train__stage1_steps=4,
     eval__every=3,
-    log__report=False,
     profile__first_step=2,
     profile__steps=2,
   )

@@ -28,7 +28,6 @@ TINY = {
   'eval__batch': 2,
   'log__samples_every': 1,
   'log__samples': 8,
-  'log__tensorboard': False,
   'grading__workers': 2,
   'limits__grader_failures': 1.0,
 }

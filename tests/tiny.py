@@ -4,6 +4,7 @@ Letters: B rows, L columns, T turns, V vocabulary, M tokens of an attempt.
 """
 
 import dataclasses
+import functools
 import itertools
 
 import flax.linen as nn
@@ -128,6 +129,7 @@ class ColumnLogits(nn.Module):
 
 
 @jax.jit(static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def logits_of(model: Transformer, params, tokens: jax.Array) -> jax.Array:
   """Returns float32[B, L, V], what a whole pass predicts behind each column."""
   hidden, _ = model.apply({'params': params}, tokens)

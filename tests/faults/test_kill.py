@@ -64,11 +64,11 @@ def _kill_at_random(runs, workdir, draw, moment):
   """
   before = time.time()
   if moment == 'start':
-    process = runs.start(workdir, log__tensorboard=False)
+    process = runs.start(workdir)
     time.sleep(draw.uniform(0, 6))
   else:
     log = workdir.with_suffix('.log')
-    process = runs.fork(log, workdir, log__tensorboard=False)
+    process = runs.fork(log, workdir)
     steps, in_a_save = moment
     # A run drops the rows behind its checkpoint before it adds new ones.
     _await(process, lambda: _is_newer(workdir, before))

@@ -27,7 +27,6 @@ SETTINGS = {
   'eval__problems': 20,
   'eval__batch': 20,
   'limits__nonfinite_updates': LIMIT,
-  'log__report': False,
 }
 SOON = 120.0  # Seconds for what has to end, on a busy machine.
 GRACE = 30.0  # Seconds that the launcher gives those that still connect.
