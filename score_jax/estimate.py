@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 
 from score_jax.chips import Chip
@@ -101,7 +100,7 @@ def sampling_moments(setup: Setup) -> list[Moment]:
   gathered = {'gathered layers': 2 * s.layer * kernels.width * kernels.gathered}
   before = s.slots - s.pieces[-1][0]
   # Rows that are decoded some at a time have their last columns there alone.
-  last = s.slots if len(s.waves) == 1 else before
+  last = before if s.is_refilled else s.slots
   own = {'own cache': s.cache(s.sampled, last)}
   # While the keys grow the values wait, and the other way round.
   growing = own['own cache'] + s.cache(s.sampled, before) / 2
@@ -114,9 +113,9 @@ def sampling_moments(setup: Setup) -> list[Moment]:
     | own
     | _reading(s, s.sampled, queries, prompt + s.slots),
     **(
-      {'growing the cache': {'own cache': growing}, **_fewer(s, prompt)}
-      if len(s.waves) == 1
-      else _refilled(s, prompt)
+      _refilled(s, prompt)
+      if s.is_refilled
+      else {'growing the cache': {'own cache': growing}, **_fewer(s, prompt)}
     ),
     'drawing a token': own
     | {
@@ -379,23 +378,26 @@ def prepare_cost(setup: Setup) -> dict[str, Cost]:
 
 
 def sampling_cost(setup: Setup) -> dict[str, Cost]:
-  """Returns the cost of one step's sampling, at the longest attempts."""
+  """Returns the cost of one step's sampling.
+
+  What rows cost that are taken out, put back or exchanged is not counted.
+  """
   s, config = Sizes(setup), setup.config
   parts, prompt = config.sampling.parts, config.sampling.max_prompt_tokens
   between = (config.turns - 1) * parts
   queries = s.sampled * (setup.instruction + 2)
   keys = s.slots + prompt
-  kernels, is_whole = s.decoding, len(s.waves) == 1
+  kernels = s.decoding
   # A scan over layers reads the cache, writes it whole, and reads it again.
   reads = 1 if config.model.unroll else 3
   attempts = Cost(0, 0, 0)
-  for (tokens, own), rows in itertools.product(s.pieces, s.waves):
+  for (own, rows), steps in s.steps.items():
     one = layers_cost(s, rows, own + prompt, kernels)
     one += head_cost(s, rows, kernels)
-    # Rows that have places have prompts of their own.
-    prompts = s.problems if is_whole else rows
+    # Rows that go on without others have prompts of their own.
+    prompts = s.problems if rows == s.sampled else rows
     cached = reads * s.cache(rows, own) + s.cache(prompts, prompt)
-    attempts += (one + Cost(0, cached, 0)).times(tokens * parts)
+    attempts += (one + Cost(0, cached, 0)).times(steps * parts)
   read = layers_cost(s, s.problems * prompt, prompt, kernels, is_whole=True)
   return {
     'prompts': read.times(parts)
@@ -406,33 +408,43 @@ def sampling_cost(setup: Setup) -> dict[str, Cost]:
 
 def update_cost(setup: Setup) -> dict[str, Cost]:
   """Returns the cost of one update."""
-  s, config = Sizes(setup), setup.config
-  parts, whole = config.train.accumulation, adapter(config) is None
+  s = Sizes(setup)
+  phases = ('reference', 'policy, forward', 'policy, backward')
+  costs = dict.fromkeys(phases, Cost(0, 0, 0))
+  for width, parts in s.widths.items():
+    for phase, cost in zip(phases, _part_cost(s, width), strict=True):
+      costs[phase] += cost.times(parts)
+  gradient = elements(setup.trained) * 4
+  moved = 2 * device_bytes(update_program(setup).arguments[0]) + 2 * gradient
+  return costs | {'optimizer': Cost(10 * gradient / 4, moved, 0)}
+
+
+def _part_cost(s: Sizes, width: int) -> tuple[Cost, Cost, Cost]:
+  """Returns the costs of the reference's pass and of the policy's two.
+
+  Args:
+    s: sizes.
+    width: columns that one part of the update reads of a row.
+  """
+  config, whole = s.setup.config, adapter(s.setup.config) is None
   pass_cost = functools.partial(
     layers_cost, s, kernels=s.kernels, is_whole=True
   )
-  forward = pass_cost(s.learned * s.queries, s.length)
+  before = s.length - s.queries  # Of a shared prompt.
+  forward = pass_cost(s.learned * width, before + width)
   if s.prompts:
-    prompt = config.sampling.max_prompt_tokens
-    forward += pass_cost(s.prompts * prompt, prompt)
+    forward += pass_cost(s.prompts * before, before)
   again = {'none': 0, 'products': 0.3, 'block': 1}[config.model.remat]
-  blocks = math.ceil(s.scored / s.block)
+  blocks = math.ceil(min(s.scored, width) / s.block)
   head = head_cost(s, s.learned * s.block, s.kernels)
-  gradient = elements(setup.trained) * 4
   layers = 3 + again  # The reference's, the policy's, twice that backward.
   backward = forward.times(layers - 1) if whole else forward.times(1 + again)
-  spread = _reduced(s.layer * setup.model.config.layers * 4 * whole, s.shards)
-  moved = 2 * device_bytes(update_program(setup).arguments[0]) + 2 * gradient
-  return {
-    'reference': (forward + head.times(blocks)).times(parts),
-    'policy, forward': (forward + head.times(blocks)).times(parts),
-    'policy, backward': (
-      backward
-      + (head + _head_backward(s, whole)).times(blocks)
-      + Cost(0, 0, spread / 2)
-    ).times(parts),
-    'optimizer': Cost(10 * gradient / 4, moved, 0),
-  }
+  spread = _reduced(
+    s.layer * s.setup.model.config.layers * 4 * whole, s.shards
+  )
+  once = forward + head.times(blocks)
+  backward += (head + _head_backward(s, whole)).times(blocks)
+  return once, once, backward + Cost(0, 0, spread / 2)
 
 
 def _head_backward(s: Sizes, whole: bool) -> Cost:

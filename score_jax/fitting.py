@@ -157,7 +157,8 @@ def with_settings(
   with config.unlocked():
     config.update_from_flattened_dict(dict(changes))
   mesh = setup.mesh if mesh is None else mesh
-  return programs.setup(config, setup.model.config, mesh, setup.instruction)
+  made = programs.setup(config, setup.model.config, mesh, setup.instruction)
+  return dataclasses.replace(made, attempt=setup.attempt)
 
 
 def peak(setup: Setup, sampler_alone: bool = False) -> float:

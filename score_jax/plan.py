@@ -35,6 +35,9 @@ _OUT = flags.DEFINE_string('out', '', 'A file for all numbers, as JSON.')
 _INSTRUCTION = flags.DEFINE_integer(
   'instruction_tokens', 64, 'Tokens between two attempts.', lower_bound=1
 )
+_ATTEMPT = flags.DEFINE_float(
+  'attempt_tokens', 0.0, 'Tokens of an attempt, the mean; 0 = the longest.'
+)
 _GRADING = flags.DEFINE_float(
   'grading_seconds', 0.0, 'That a step waits for its graders.', lower_bound=0
 )
@@ -63,6 +66,7 @@ def main(argv: Sequence[str]) -> None:
       _INSTRUCTION.value,
       efficiency,
       _GRADING.value,
+      _ATTEMPT.value,
     )
   except ConfigError as error:
     print(f'score_jax: {error}', file=sys.stderr)

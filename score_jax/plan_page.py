@@ -210,7 +210,7 @@ def _time(plan: Plan) -> Iterator[str]:
   yield _row(
     'a step',
     f'{_figure(step)} s ({_figure(times.bound)} s by the roofline), graders '
-    f'{_figure(times.grading)} s; every attempt at its longest',
+    f'{_figure(times.grading)} s; {_lengths(plan.setup.attempt)}',
   )
   yield _row(
     'evaluations', f'{_figure(times.evaluations / 3600)} h of sampling in all'
@@ -220,6 +220,12 @@ def _time(plan: Plan) -> Iterator[str]:
     f'{_figure(run / 86400, 2)} days, '
     f'{_figure(run / 3600 * plan.target.devices, 0)} chip-hours',
   )
+
+
+def _lengths(attempt: float) -> str:
+  if not attempt:
+    return 'every attempt at its longest'
+  return f'attempts of {attempt:g} tokens on average'
 
 
 def _fits(plan: Plan) -> Iterator[str]:
@@ -255,6 +261,7 @@ def record(plan: Plan) -> dict[str, Any]:
     'mesh': dict(plan.setup.mesh.shape),
     'parameters': _count(plan.setup.base),
     'steps': plan.steps,
+    'attempt_tokens': plan.setup.attempt,
     'moments': [dataclasses.asdict(m) for m in plan.moments],
     'compiled': {
       k: v if isinstance(v, str) else tpu.as_record(v)

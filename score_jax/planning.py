@@ -86,6 +86,7 @@ def make(
   instruction: int,
   efficiency: Efficiency,
   grading: float = 0.0,
+  attempt: float = 0.0,
 ) -> Plan:
   """Returns the plan of a run.
 
@@ -97,6 +98,7 @@ def make(
     instruction: tokens between two attempts.
     efficiency: estimate.Efficiency.
     grading: seconds that a step waits for its graders.
+    attempt: tokens of an attempt, the mean; 0 = every one at its longest.
 
   Raises:
     ConfigError: if the settings cannot run, or something is not known.
@@ -112,13 +114,16 @@ def make(
   checks.check(config, count, 'tpu' if target else '')
   config = catalogue.on_equal_terms(config)
   checks.check(config, count, 'tpu' if target else '')
+  _check_attempt(config, attempt)
   shape = config_lib.mesh_shape(config, count)
   called, numbers = architecture(config, model)
   memory = target.chip.memory * target.devices / count if target else None
 
   def made(mesh) -> Setup:
+    # Decided as a run does it, which does not know how long attempts will be.
     setup = programs.setup(config, numbers, mesh, instruction)
-    return fitting.decided(setup, memory)
+    decided = fitting.decided(setup, memory)
+    return dataclasses.replace(decided, attempt=attempt)
 
   setup = made(programs.abstract_mesh(shape))
   return Plan(
@@ -134,6 +139,17 @@ def make(
     if target
     else [],
     warnings=advice.warnings(setup, fitting.peak(setup), memory),
+  )
+
+
+def _check_attempt(config: ConfigDict, attempt: float) -> None:
+  """Refuses a mean that attempts cannot have."""
+  longest = max(config.sampling.max_tokens)
+  config_lib.refuse(
+    attempt != 0 and not 1 <= attempt <= longest,
+    f'--attempt_tokens={attempt:g}: the mean is between 1 and the longest, '
+    f'sampling.max_tokens={tuple(config.sampling.max_tokens)}; 0 takes every '
+    'attempt at its longest.',
   )
 
 
@@ -180,7 +196,7 @@ def _compile(setup: Setup) -> dict[str, Any]:
   attempt = round(sum(config.sampling.max_tokens) / len(sizes.pieces))
   # Where rows are decoded some at a time, the last of them have a loop that
   # stands alone, and those before one that stands in the loop of exchanges.
-  waves = len(sizes.waves) - 1
+  waves = math.ceil(sizes.sampled / sizes.decoded[0]) - 1
   made = {
     'sampler': (
       programs.sample_program,

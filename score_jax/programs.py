@@ -57,6 +57,7 @@ class Setup:
   config: ConfigDict
   model: transformer.Transformer
   instruction: int  # Tokens between two attempts.
+  attempt: float = 0.0  # Tokens of an attempt, the mean; 0 = the longest.
 
   @property
   def mesh(self) -> Mesh | AbstractMesh:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from score_jax import batching, reading
+from score_jax import batching, lengths, reading
 from score_jax import config as config_lib
 from score_jax.decoding import SAME
 from score_jax.models import stack
@@ -148,15 +148,30 @@ class Sizes:
     return batching.sizes(self.sampled, compact, sampling.refill)
 
   @property
-  def waves(self) -> list[int]:
-    """Returns the rows that are decoded at once, first to last, if all are long.
+  def is_refilled(self) -> bool:
+    """Returns whether rows wait for others to end before they are decoded."""
+    return self.decoded[0] < self.sampled
 
-    The last wave has those that are left over, and reads as few as hold them.
+  @property
+  def steps(self) -> dict[tuple[int, int], float]:
+    """Returns how many steps of one call of the sampler read what.
+
+    Returns:
+      {(columns of own cache, rows of a device): steps}.
     """
-    places = self.decoded[0]
-    whole, rest = divmod(self.sampled, places)
-    few = min((n for n in self.decoded if n >= rest), default=places)
-    return [places] * whole + [few] * (rest > 0)
+    sampling, own = self.setup.config.sampling, 0
+    found: dict[tuple[int, int], float] = {}
+    shape = (self.shards, self.sampled)
+    for longest in sampling.max_tokens:
+      piece = (not self.is_refilled and sampling.grow) or longest
+      read = lengths.rows_read(
+        self.setup.attempt, longest, shape, tuple(self.decoded), piece
+      )
+      for (number, rows), steps in read.items():
+        key = (own + min((number + 1) * piece, longest), rows)
+        found[key] = found.get(key, 0.0) + steps
+      own += longest + self.setup.instruction + 1
+    return found
 
   @property
   def learned(self) -> int:
@@ -194,6 +209,21 @@ class Sizes:
     """Returns the columns of a row's own cache."""
     config = self.setup.config
     return self.length - config.sampling.max_prompt_tokens
+
+  @property
+  def widths(self) -> dict[int, float]:
+    """Returns how many parts of the update read how many columns of a row."""
+    config = self.setup.config
+    train, longest = config.train, tuple(config.sampling.max_tokens)
+    group = config_lib.samples_per_problem(config)
+    widths = reading.widths(tuple(train.widths), self.queries)
+    return lengths.widths_read(
+      self.setup.attempt,
+      longest,
+      self.queries - sum(longest),
+      (train.trajectories, train.accumulation, group),
+      tuple(widths),
+    )
 
   @property
   def pieces(self) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ import dataclasses
 import tiny
 
 from score_jax import config as config_lib
-from score_jax import programs
+from score_jax import estimate, programs
 
 # Large enough that products, and not norms, are what costs.
 MODEL = dataclasses.replace(
@@ -43,3 +43,25 @@ def setup(mesh=MESH, model=MODEL, **changes):
   return programs.setup(
     settings(**changes), model, programs.abstract_mesh(mesh), instruction=4
   )
+
+
+LONG_ROWS = {
+  'train.trajectories': 256,
+  'model.dtype': 'bfloat16',
+  'model.remat': 'block',
+  'model.logits_chunk': 1024,
+  'sampling.max_prompt_tokens': 256,
+  'sampling.max_tokens': (384, 384),
+}
+WIDE = dataclasses.replace(MODEL, width=256, head_dim=128, mlp=512)
+
+
+def long_rows(kind, mesh):
+  """Returns what an update of long rows is made from, with a kind of attention."""
+  config = settings(**LONG_ROWS, **{'model.attention': kind})
+  return programs.setup(config, WIDE, mesh, instruction=4)
+
+
+def predicted(made):
+  """Returns the bytes of a device that an update is planned to take."""
+  return estimate.peak(estimate.update_moments(made)).total

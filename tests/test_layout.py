@@ -151,6 +151,7 @@ ORDER = (
   'viewer.__main__',
   'chips',
   'programs',
+  'lengths',
   'sizes',
   'estimate',
   'fitting',

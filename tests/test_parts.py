@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax import parts, reading
+from score_jax import lengths, parts, reading
 from score_jax.learner import Batch
 from score_jax.trajectory import Trajectory
 
@@ -81,6 +81,15 @@ def test_padding_is_the_share_of_what_is_read_that_nothing_fills(
   np.testing.assert_allclose(metrics['padding'], expected, rtol=1e-6)
   np.testing.assert_allclose(metrics['width'], read / 8)
   assert metrics['fits'] == 1.0
+
+
+@pytest.mark.parametrize('count', [1, 2, 4])
+@pytest.mark.parametrize('shares', [(), (0.5,), (0.25, 0.5, 0.6)])
+def test_a_plan_counts_the_widths_that_parts_are_read_at(count, shares):
+  cut = cut_of(count, shares)
+  _, _, metrics = learned(cut)
+  planned = lengths.widths_of(ROWS[:, 1], count, 2, cut.widths)
+  np.testing.assert_allclose(metrics['width'], np.mean(planned))
 
 
 def test_rows_that_are_read_whole_count_their_prompts():

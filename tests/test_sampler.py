@@ -318,18 +318,6 @@ def test_first_attempts_that_are_given_are_context_and_not_samples(
   np.testing.assert_allclose(ours.logp, logp, atol=1e-5)
 
 
-class Counting(tiny.Transformer):
-  """A decoder that tells how often it is run, on how many rows and columns."""
-
-  def __call__(self, *args):
-    shape = args[0].shape
-    jax.debug.callback(lambda: PASSES.append(shape))
-    return super().__call__(*args)
-
-
-PASSES = []
-
-
 @pytest.mark.parametrize(
   ('name', 'how'),
   [
@@ -400,56 +388,6 @@ def test_forms_of_kernels_change_nothing(sampled, monkeypatch, name, few, some):
     np.testing.assert_allclose(
       getattr(found, field.name), getattr(expected, field.name), atol=1e-5
     )
-
-
-def passes_of(**how):
-  """Returns what one sample of each of four prompts is, and its lengths."""
-  model = Counting(tiny.PLAIN, tiny.Execution(unroll=False))
-  sample = make_sampler(model, tiny.sampling(first_attempts=1, **how))
-  params = tiny.params_of(model)
-  PASSES.clear()
-  found = jax.device_get(
-    sample(
-      params,
-      tiny.prompts(PROMPTS[:4], WIDTH),
-      instruction_arrays(INSTRUCTIONS[:1]),
-      KEY,
-    )
-  )
-  jax.effects_barrier()
-  return found, np.diff(found.span, axis=-1)[..., 0]
-
-
-def test_the_loop_ends_as_soon_as_all_rows_have_ended():
-  found, lengths = passes_of(max_tokens=(50, 40))
-  assert not found.truncated.any()
-  assert lengths.max() < 30
-  assert len(set(lengths[:, 0])) > 1  # Some wait for others.
-  # Whole prompt; tokens but the last; last and instruction; tokens again.
-  one, two = lengths.max(axis=0)
-  columns = [
-    WIDTH,
-    *[1] * (one - 1),
-    2 + len(INSTRUCTIONS[0]),
-    *[1] * (two - 1),
-  ]
-  assert sorted(PASSES) == sorted((4, n) for n in columns)
-
-
-@pytest.mark.parametrize('places', [1, 2, 3])
-def test_a_row_that_waits_takes_the_place_of_one_that_has_ended(places):
-  """As many steps as a queue of the rows' lengths gives, and no more."""
-  _, lengths = passes_of(max_tokens=(9, 6), refill=places)
-  steps = 0
-  for turn in range(2):
-    waiting = [n - 1 for n in lengths[:, turn] if n > 1]  # Behind the first.
-    now = []
-    while waiting or now:
-      now += [waiting.pop(0) for _ in range(places - len(now)) if waiting]
-      now = [n - 1 for n in now if n > 1]
-      steps += 1
-  assert PASSES.count((places, 1)) == steps
-  assert len(PASSES) == steps + 2  # The prompts and the instruction.
 
 
 @dataclasses.dataclass(frozen=True)
