@@ -439,9 +439,7 @@ def _part_cost(s: Sizes, width: int) -> tuple[Cost, Cost, Cost]:
   head = head_cost(s, s.learned * s.block, s.kernels)
   layers = 3 + again  # The reference's, the policy's, twice that backward.
   backward = forward.times(layers - 1) if whole else forward.times(1 + again)
-  spread = _reduced(
-    s.layer * s.setup.model.config.layers * 4 * whole, s.shards
-  )
+  spread = _reduced(s.layer * s.setup.model.config.layers * 4 * whole, s.shards)
   once = forward + head.times(blocks)
   backward += (head + _head_backward(s, whole)).times(blocks)
   return once, once, backward + Cost(0, 0, spread / 2)
