@@ -4,7 +4,7 @@ A plan has no samples to look at. It takes attempts to end with the same chance
 at every token, so that their lengths are geometric, cut off at the longest; and
 it follows the rules by which `batching.py` chooses rows and `parts.py` widths.
 
-Letters: D devices, N rows of each, T turns, W columns.
+Letters: D devices, N rows of each, B rows of all.
 """
 
 from __future__ import annotations

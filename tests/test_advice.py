@@ -49,6 +49,28 @@ def test_what_is_unlike_the_paper_or_costly_is_named(changes, expected):
   assert expected in words(**{**plain, **changes})
 
 
+def test_leaving_out_rows_that_end_early_is_advised_where_it_gains_and_fits():
+  long = {'sampling.max_tokens': (400, 400)}
+
+  def told(attempt, memory=None, **changes):
+    made = dataclasses.replace(setup(**long, **changes), attempt=attempt)
+    found = advice.warnings(made, 1.0, memory)
+    return [x for x in found if 'set sampling.compact' in x]
+
+  (said,) = told(60.0)
+  assert 'attempts of 60 tokens on average' in said
+  assert 'sampling.compact="(0.5, 0.25, 0.12)"' in said
+  assert int(re.search(r'moves (\d+)% fewer', said)[1]) > 30
+  assert told(0.0) == []  # Nothing is known of their lengths.
+  assert told(399.0) == []
+  assert told(60.0, **{'sampling.compact': (0.5,)}) == []
+  assert told(60.0, **{'sampling.refill': 2}) == []
+  better = setup(**long, **{'sampling.compact': advice.HALVES})
+  needed = fitting.peak(better) / fitting.ROOM
+  assert told(60.0, needed * 1.001) == [said]
+  assert told(60.0, needed * 0.999) == []
+
+
 def test_blocks_of_logits_are_made_larger_only_where_that_fits():
   many = PAPER | LENGTHS | {'model.logits_chunk': 512}
   few = setup(**many)
