@@ -22,6 +22,9 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_enable_compilation_cache', False)
 
 
+# Compiled programs are millions of objects, and a full collection looks at each.
+gc.set_threshold(50_000, 20, 50)
+
 # What takes longest, in this order, so that no worker is left with it alone.
 FIRST = (
   'tests/faults/test_kill.py',

@@ -7,6 +7,7 @@ the command line, and can be killed.
 
 import dataclasses
 import functools
+import gc
 import multiprocessing
 import os
 import pathlib
@@ -145,6 +146,11 @@ def await_claim(process: BaseProcess, claim: Callable[[], bool]) -> None:
     time.sleep(0.001)
 
 
+def has_said(log: pathlib.Path, words: str) -> bool:
+  """Returns whether a forked run has said some words to its file."""
+  return log.exists() and words in log.read_text()
+
+
 def recorded(workdir: pathlib.Path) -> int:
   """Returns how many steps a run has recorded, of all stages."""
   path = workdir / 'metrics.jsonl'
@@ -152,6 +158,7 @@ def recorded(workdir: pathlib.Path) -> int:
 
 
 def _run(arguments: list[str], log: str, environment: dict[str, str]) -> None:
+  gc.freeze()  # What is imported stays: collections need not look at it.
   os.chdir(ROOT)
   with open(log, 'w') as file:
     os.dup2(file.fileno(), 1)

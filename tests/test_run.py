@@ -117,14 +117,11 @@ def test_the_work_directory_holds_all_that_was_promised(unbroken):
 
 
 def test_what_is_about_to_happen_is_said_before_it_does(runs, tmp_path):
-  process = runs.start(tmp_path, 'stage1', sampling__second_attempts=2)
-  said = ''
-  for line in process.stdout:
-    if line.startswith('base: '):
-      break
-    said += line
+  log = tmp_path / 'log'
+  process = runs.fork(log, tmp_path, 'stage1', sampling__second_attempts=2)
+  small.await_claim(process, lambda: small.has_said(log, 'base: '))
   process.kill()
-  process.communicate()
+  said = log.read_text().partition('base: ')[0]
   # 32 trajectories: 4 problems with 4 first and 8 second attempts each.
   for words in (
     '84,608 parameters',
@@ -221,14 +218,15 @@ def test_a_batch_in_parts_gives_the_metrics_of_the_whole(
 
 
 def test_a_gap_between_sampling_and_scoring_stops_the_run(runs, tmp_path):
-  process = runs.start(tmp_path, limits__logp_gap=0.0)
-  _, errors = process.communicate(timeout=small.TIMEOUT)
-  assert process.returncode == 1
-  said = errors.strip().splitlines()[-1]
+  log = tmp_path / 'log'
+  process = runs.fork(log, tmp_path, limits__logp_gap=0.0)
+  process.join(small.TIMEOUT)
+  assert process.exitcode == 1
+  said = log.read_text().strip().splitlines()[-1]
   assert said.startswith('score_jax: stage1: sampling and scoring disagree by ')
   assert 'limits.logp_gap=0' in said
   assert 'Use model.dtype=float32' in said
-  assert 'Traceback' not in errors
+  assert 'Traceback' not in log.read_text()
 
 
 def test_narrow_samples_are_learned_from_and_their_gap_is_told(runs, tmp_path):

@@ -181,8 +181,10 @@ def test_a_finished_run_says_so_and_shows_its_result(runs, unbroken):
 
 
 def test_stage_2_alone_says_that_it_trains_stage_1_first(runs, tmp_path):
-  process = runs.start(tmp_path, 'stage2')
-  _said_until(process, 'stage 1 is not there yet: it is trained first')
+  log = tmp_path / 'log'
+  process = runs.fork(log, tmp_path, 'stage2')
+  words = 'stage 1 is not there yet: it is trained first'
+  _await(process, lambda: small.has_said(log, words))
   _kill(process)
 
 
