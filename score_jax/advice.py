@@ -45,7 +45,9 @@ PAPER = {
 STEPS = {'math': 3000, 'mbpp': 1500}
 TOKENS = 256  # An attempt that reasons in words rarely fits into less.
 HALVES = (0.5, 0.25, 0.12)  # Of the rows, that go on alone.
-ENDED = 0.8  # Of the bytes that sampling moves; fewer are worth a setting.
+ENDED = (
+  0.8  # Of the bytes that drawing tokens moves; fewer are worth a setting.
+)
 BLOCKS = 16  # More blocks of logits than that reread the table too often.
 
 
@@ -186,8 +188,8 @@ def _ended(setup: Setup, memory: float | None) -> Iterator[str]:
     yield (
       f'attempts of {setup.attempt:g} tokens on average: rows that have ended '
       'are read until the last one has; set sampling.compact='
-      f'"{HALVES}", which moves {1 - then / now:.0%} fewer '
-      'bytes'
+      f'"{HALVES}", which moves {1 - then / now:.0%} fewer bytes while tokens '
+      'are drawn'
     )
 
 

@@ -4,10 +4,6 @@ Memory is that of the busiest moment of each program on one device: what stays
 (counted from the very shapes that the programs are called with) and what the
 moment adds. Which arrays live together at a moment was read from programs that
 XLA compiled for TPUs; `docs/plan.md` holds the formulas against the compiler.
-
-Letters: B rows, N problems, L columns, P prompt columns, M tokens of an
-attempt, I tokens of an instruction, D width, F MLP width, V vocabulary,
-H head width.
 """
 
 from __future__ import annotations
@@ -99,7 +95,7 @@ def sampling_moments(setup: Setup) -> list[Moment]:
   }
   gathered = {'gathered layers': 2 * s.layer * kernels.width * kernels.gathered}
   before = s.slots - s.pieces[-1][0]
-  # Rows that are decoded some at a time have their last columns there alone.
+  # The last columns of rows that are refilled are in their places' caches alone.
   last = before if s.is_refilled else s.slots
   own = {'own cache': s.cache(s.sampled, last)}
   # While the keys grow the values wait, and the other way round.
@@ -384,24 +380,20 @@ def sampling_cost(setup: Setup) -> dict[str, Cost]:
   """
   s, config = Sizes(setup), setup.config
   parts, prompt = config.sampling.parts, config.sampling.max_prompt_tokens
-  between = (config.turns - 1) * parts
-  queries = s.sampled * (setup.instruction + 2)
+  queries = sum(s.attempting[:-1]) * (setup.instruction + 2)
   keys = s.slots + prompt
   kernels = s.decoding
   # A scan over layers reads the cache, writes it whole, and reads it again.
   reads = 1 if config.model.unroll else 3
   attempts = Cost(0, 0, 0)
-  for (own, rows), steps in s.steps.items():
+  for (own, rows, prompts), steps in s.steps.items():
     one = layers_cost(s, rows, own + prompt, kernels)
     one += head_cost(s, rows, kernels)
-    # Rows that go on without others have prompts of their own.
-    prompts = s.problems if rows == s.sampled else rows
     cached = reads * s.cache(rows, own) + s.cache(prompts, prompt)
     attempts += (one + Cost(0, cached, 0)).times(steps * parts)
   read = layers_cost(s, s.problems * prompt, prompt, kernels, is_whole=True)
   return {
-    'prompts': read.times(parts)
-    + layers_cost(s, queries, keys, kernels).times(between),
+    'prompts': (read + layers_cost(s, queries, keys, kernels)).times(parts),
     'attempts': attempts,
   }
 
@@ -434,25 +426,26 @@ def _part_cost(s: Sizes, width: int) -> tuple[Cost, Cost, Cost]:
   forward = pass_cost(s.learned * width, before + width)
   if s.prompts:
     forward += pass_cost(s.prompts * before, before)
+  # Twice the forward pass, once for an adapter, and what is computed anew.
   again = {'none': 0, 'products': 0.3, 'block': 1}[config.model.remat]
-  blocks = math.ceil(min(s.scored, width) / s.block)
-  head = head_cost(s, s.learned * s.block, s.kernels)
-  layers = 3 + again  # The reference's, the policy's, twice that backward.
-  backward = forward.times(layers - 1) if whole else forward.times(1 + again)
+  backward = forward.times((2 if whole else 1) + again)
   spread = _reduced(s.layer * s.setup.model.config.layers * 4 * whole, s.shards)
+  scored = min(s.scored, width)
+  block = s.learned * min(s.block, scored)  # Tokens whose logits exist at once.
+  blocks = math.ceil(scored / s.block)
+  head = head_cost(s, block, s.kernels)
   once = forward + head.times(blocks)
-  backward += (head + _head_backward(s, whole)).times(blocks)
+  backward += (head + _head_backward(s, block, whole)).times(blocks)
   return once, once, backward + Cost(0, 0, spread / 2)
 
 
-def _head_backward(s: Sizes, whole: bool) -> Cost:
+def _head_backward(s: Sizes, tokens: float, whole: bool) -> Cost:
   """Returns the cost of one block of logits backward, once they are there.
 
   The table's own gradient is summed over all rows; for that of the states the
   other rows' gradients of the logits come to each part of the table.
   """
   c = s.setup.model.config
-  tokens = s.learned * s.block
   states = Cost(2 * tokens * s.table, s.table * s.act, 0)
   if not whole:
     return states

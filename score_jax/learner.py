@@ -121,7 +121,7 @@ def make_update(
 
   It is called as `update(state, reference, batch, near=None)` with the frozen
   reference's parameters, and returns the new state and the metrics of the
-  batch under the policy that sampled it. With an adapter the reference is the
+  batch under the policy as it was before, without dropout. With an adapter the reference is the
   policy's frozen part as well; `near` is then an adapter that belongs to the
   reference in the KL, or None. An update that is not finite leaves all but
   `step` and `skipped` as they were.
@@ -147,13 +147,15 @@ def loss_and_metrics(
 
   One forward pass scores all turns, a prompt once for its group; the reference
   likewise. With an adapter's dropout the gradient has a pass of its own, so that
-  what is paid and reported is of the policy that sampled.
+  what is paid and reported is of the policy as it is scored, without it. The
+  update takes the same loss with sums beside it; this is for those who want the
+  mathematics alone, as tests do.
 
   Args:
     model: of policy and reference.
     learning: what is computed.
     params: what is trained; the gradient is theirs.
-    reference: parameters of the frozen reference, [L, ...] stacked.
+    reference: parameters of the frozen reference, stacked by layers.
     beta2: float32[], weight of the held turns' KL.
     batch: of B rows.
     key: draws an adapter's dropout, if there is any.
@@ -222,7 +224,7 @@ def _loss_and_sums(
 def _scores_and_taught(
   model, learning, params, reference, near, trajectory, read, key
 ) -> tuple[TokenScores, TokenScores]:
-  """Returns the scores of the policy that sampled, and those that are taught.
+  """Returns the scores of the policy as it is, and those that are taught.
 
   They are the same but for an adapter's dropout.
   """

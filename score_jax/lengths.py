@@ -4,7 +4,8 @@ A plan has no samples to look at. It takes attempts to end with the same chance
 at every token, so that their lengths are geometric, cut off at the longest; and
 it follows the rules by which `batching.py` chooses rows and `parts.py` widths.
 
-Letters: D devices, N rows of each, B rows of all.
+Letters: D devices, or groups of them, that have rows of their own; N rows of
+each, B rows of all, S rows that share their first attempt.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from __future__ import annotations
 import bisect
 import functools
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from score_jax import batching
 
 DRAWS = 8  # Of all rows' lengths, whose means are taken.
-SEED = 0
 
 
 def goes_on(mean: float, longest: int) -> float:
@@ -42,7 +43,7 @@ def goes_on(mean: float, longest: int) -> float:
 
 
 def drawn(
-  mean: float, longest: int, shape: tuple[int, ...], seed: int
+  mean: float, longest: int, shape: tuple[int, ...], seed: Sequence[int]
 ) -> np.ndarray:
   """Returns int64[shape], tokens of attempts, end tokens counted.
 
@@ -66,15 +67,20 @@ def rows_read(
   shape: tuple[int, int],
   sizes: tuple[int, ...],
   piece: int,
-) -> dict[tuple[int, int], float]:
-  """Returns how many steps of an attempt read so many rows of a device.
+  turn: int,
+) -> Mapping[tuple[int, int], float]:
+  """Returns how many steps of an attempt read so many of N rows.
+
+  The first token, which is drawn from the pass before, counts as a step.
 
   Args:
     mean: tokens of an attempt; 0 = all are as long as they may be.
     longest: tokens.
     shape: (D, N).
     sizes: how many rows are decoded at once, as `batching.sizes` gives them.
-    piece: steps behind which the cache grows, as long as no row is refilled.
+    piece: steps behind which the cache grows; where rows are refilled it does
+      not.
+    turn: of the attempt, counted from 0.
 
   Returns:
     {(piece, rows): steps}, pieces counted from 0.
@@ -82,14 +88,15 @@ def rows_read(
   draws = DRAWS if 0 < mean < longest else 1
   found: Counter[tuple[int, int]] = Counter()
   for draw in range(draws):
-    read = steps_of(drawn(mean, longest, shape, SEED + draw), sizes)
+    tokens = drawn(mean, longest, shape, (draw, turn))
+    read = steps_of(tokens, sizes)
     grows = sizes[0] >= shape[1]
     found.update((i // piece * grows, rows) for i, rows in enumerate(read))
   return {key: steps / draws for key, steps in found.items()}
 
 
 def steps_of(left: np.ndarray, sizes: tuple[int, ...]) -> list[int]:
-  """Returns how many rows of a device each step reads.
+  """Returns how many of N rows each step reads.
 
   Args:
     left: int64[D, N], steps that each row goes on for.
@@ -131,27 +138,28 @@ def widths_read(
   mean: float,
   longest: tuple[int, ...],
   other: int,
-  rows: tuple[int, int, int],
+  rows: tuple[int, int, int, int],
   widths: tuple[int, ...],
-) -> dict[int, float]:
+) -> Mapping[int, float]:
   """Returns how many parts of an update have which width; their sum is parts.
 
   Args:
     mean: tokens of an attempt; 0 = all are as long as they may be.
     longest: tokens of each turn's attempt.
     other: columns of a row beside its attempts.
-    rows: all of them, the parts that they are cut into, and adjacent rows that
-      stay together.
+    rows: B, the parts that they are cut into, adjacent rows that stay together,
+      and S.
     widths: columns that a part may have, rising.
   """
-  count, parts, group = rows
-  draws = DRAWS if mean else 1
+  count, parts, group, shared = rows
+  draws = DRAWS if 0 < mean < max(longest) else 1
   found: Counter[int] = Counter()
   for draw in range(draws):
     turns = [
-      drawn(mean, most, (count,), SEED + draw * len(longest) + turn)
+      drawn(mean, most, (count,), (draw, turn))
       for turn, most in enumerate(longest)
     ]
+    turns[0] = np.repeat(turns[0][: count // shared], shared)
     filled = other + np.sum(turns, axis=0)
     found.update(widths_of(filled, parts, group, widths))
   return {width: n / draws for width, n in found.items()}

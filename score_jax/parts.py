@@ -4,7 +4,7 @@ Groups of alike length come into one part, so that few columns are read that
 nothing fills. Every width is compiled; which of them a part has is decided on
 the devices.
 
-Letters: B rows, L columns, P prompt columns, E rows that share a prompt.
+Letters: B rows, P prompt columns, E rows that share a prompt.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A config in, memory and time out; nothing is loaded.
 
 python -m score_jax.plan --config=configs/score.py:PRESET [--slice=v5e:4x4]
-  [--model=gemma2_2b] [--nocompile] [--out=FILE.json]
-  [--config.some.setting=value ...]
+  [--model=gemma2_2b] [--nocompile] [--attempt_tokens=300] [--out=FILE.json]
+  [--config.some.setting=value ...] (all flags: docs/plan.md)
 
 With a slice's name the sampler and the update are compiled for it, on a
 machine without a TPU; that takes minutes and `pip install libtpu==0.0.42.*`.

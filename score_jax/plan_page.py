@@ -13,8 +13,9 @@ import jax
 from score_jax import config as config_lib
 from score_jax import estimate, fitting, tpu
 from score_jax.chips import GIB
-from score_jax.estimate import Efficiency, Sizes
+from score_jax.estimate import Efficiency
 from score_jax.planning import Plan
+from score_jax.sizes import Sizes
 
 _PREFIXES = ((1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 WIDTH = 80

@@ -13,11 +13,12 @@ from score_jax import advice, checks, chips, estimate, fitting, programs, tpu
 from score_jax import config as config_lib
 from score_jax.advice import Proposal
 from score_jax.chips import Chip, Slice
-from score_jax.estimate import Cost, Efficiency, Moment, Sizes
+from score_jax.estimate import Cost, Efficiency, Moment
 from score_jax.methods import catalogue
 from score_jax.models import families, public, weights
 from score_jax.models.architecture import ModelConfig
 from score_jax.programs import Setup
+from score_jax.sizes import Sizes
 
 UNPLANNED = ('pretrain', 'evaluate')
 

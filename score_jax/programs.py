@@ -4,7 +4,7 @@ Nothing is loaded: every argument is a shape with a dtype and a layout, on a
 mesh of devices that need not be there. `estimate` counts these bytes and
 `tpu` compiles these programs.
 
-Letters: B rows, L columns, T turns, N problems, P prompt columns.
+Letters: L columns.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """What both programs are made from."""
+  """What both programs are made from, and what a plan is told beside."""
 
   config: ConfigDict
   model: transformer.Transformer

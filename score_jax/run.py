@@ -277,8 +277,9 @@ def _stages(job: Job, plans: list[Phase], started: float) -> None:
       f'{plan.name}: {_result(results[plan.name])}  (best checkpoint by '
       f'training reward: step {results[plan.name]["step"]} of {plan.steps})'
     )
-    # The last stage's is the whole run's, which follows.
-    if plan is not plans[-1] and job.config.log.report and processes.is_first():
+    # That of the last one is the whole run's, where nothing more is asked.
+    follows = plan is not plans[-1] or _asked(job.config)
+    if follows and job.config.log.report and processes.is_first():
       build(job.workdir)
   for name, inference in _asked(job.config).items():
     params, step = final(job, plans)

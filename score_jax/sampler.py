@@ -10,7 +10,7 @@ rows have ended; which rows they read meanwhile is said by `batching.py`.
 
 Letters: B rows, N problems, F first attempts per problem, S second attempts
 per first, L columns, P prompt columns, T turns, M tokens of an attempt,
-I tokens of an instruction, D width.
+I tokens of an instruction.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from score_jax.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """What is compiled into the program; B = N * first_attempts * second."""
+  """What is compiled into the program; from turn 2 on, B = N * F * S."""
 
   first_attempts: int  # F, per problem.
   second_attempts: int  # S, that share a first attempt; from turn 2 on.

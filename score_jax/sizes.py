@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections import Counter
 from typing import Any
 
 import jax
@@ -138,14 +139,26 @@ class Sizes:
     return self.split(whole, self.shards)
 
   @property
+  def attempting(self) -> list[int]:
+    """Returns a device's rows in one call of the sampler, for each turn.
+
+    Second attempts that share a first one are rows of their own behind it.
+    """
+    sampling = self.setup.config.sampling
+    later = [self.sampled] * (len(sampling.max_tokens) - 1)
+    return [self.sampled // sampling.second_attempts, *later]
+
+  @property
   def decoded(self) -> list[int]:
     """Returns how many of these rows are decoded at once, falling."""
+    return self._decoded(self.sampled)
+
+  def _decoded(self, rows: int) -> list[int]:
     each = config_lib.samples_per_problem(self.setup.config)
     if self.problems * each != self.sampled:
-      return [self.sampled]  # They do not lie beside their prompts.
+      return [rows]  # They do not lie beside their prompts.
     sampling = self.setup.config.sampling
-    compact = tuple(sampling.compact)
-    return batching.sizes(self.sampled, compact, sampling.refill)
+    return batching.sizes(rows, tuple(sampling.compact), sampling.refill)
 
   @property
   def is_refilled(self) -> bool:
@@ -153,25 +166,34 @@ class Sizes:
     return self.decoded[0] < self.sampled
 
   @property
-  def steps(self) -> dict[tuple[int, int], float]:
-    """Returns how many steps of one call of the sampler read what.
+  def steps(self) -> dict[tuple[int, int, int], float]:
+    """Returns how many steps of one call of the sampler read what of a device.
 
     Returns:
-      {(columns of own cache, rows of a device): steps}.
+      {(columns of own cache, rows, prompts): steps}. Rows that go on without
+      others have prompts of their own.
     """
-    sampling, own = self.setup.config.sampling, 0
-    found: dict[tuple[int, int], float] = {}
-    shape = (self.shards, self.sampled)
-    for longest in sampling.max_tokens:
-      piece = (not self.is_refilled and sampling.grow) or longest
+    config, own = self.setup.config, 0
+    sampling, found = config.sampling, Counter()
+    whole = config.train.trajectories // sampling.parts
+    devices = whole // self.sampled  # One, where all have the same rows.
+    turns = zip(self.attempting, sampling.max_tokens, strict=True)
+    for turn, (each, longest) in enumerate(turns):
+      piece = sampling.grow or longest
       read = lengths.rows_read(
-        self.setup.attempt, longest, shape, tuple(self.decoded), piece
+        self.setup.attempt,
+        longest,
+        (devices, each),
+        tuple(self._decoded(each)),
+        piece,
+        turn,
       )
       for (number, rows), steps in read.items():
-        key = (own + min((number + 1) * piece, longest), rows)
-        found[key] = found.get(key, 0.0) + steps
+        columns = own + min((number + 1) * piece, longest)
+        prompts = self.problems if rows == each else rows
+        found[columns, rows, prompts] += steps
       own += longest + self.setup.instruction + 1
-    return found
+    return dict(found)
 
   @property
   def learned(self) -> int:
@@ -221,7 +243,12 @@ class Sizes:
       self.setup.attempt,
       longest,
       self.queries - sum(longest),
-      (train.trajectories, train.accumulation, group),
+      (
+        train.trajectories,
+        train.accumulation,
+        group,
+        config.sampling.second_attempts,
+      ),
       tuple(widths),
     )
 

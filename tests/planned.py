@@ -45,6 +45,8 @@ def setup(mesh=MESH, model=MODEL, **changes):
   )
 
 
+# Rows so long that attention scores are what the update holds most of, and so
+# many that they do not fit beside the processor, which XLA would use for them.
 LONG_ROWS = {
   'train.trajectories': 256,
   'model.dtype': 'bfloat16',

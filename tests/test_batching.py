@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
-from score_jax import batching, lengths
+from score_jax import batching, lengths, sharding
 from score_jax.sampler import make_sampler
 
 PROMPTS = [[3, 4, 5], [4], [6, 6, 3, 5], [5, 3], [3, 3, 6], [5]]
@@ -26,9 +26,9 @@ class Counting(tiny.Transformer):
 PASSES = []
 
 
-def passes_of(prompts=PROMPTS[:4], **how):
+def passes_of(prompts=PROMPTS[:4], mesh=None, **how):
   """Returns what one sample of each prompt is, and its lengths."""
-  model = Counting(tiny.PLAIN, tiny.Execution(unroll=False))
+  model = Counting(tiny.PLAIN, tiny.Execution(unroll=False, mesh=mesh))
   sample = make_sampler(model, tiny.sampling(first_attempts=1, **how))
   params = tiny.params_of(model)
   PASSES.clear()
@@ -76,6 +76,7 @@ def test_a_row_that_waits_takes_the_place_of_one_that_has_ended(places):
   assert len(PASSES) == steps + 2  # The prompts and the instruction.
 
 
+@pytest.mark.parametrize('devices', [1, 2])
 @pytest.mark.parametrize(
   'how',
   [
@@ -85,34 +86,19 @@ def test_a_row_that_waits_takes_the_place_of_one_that_has_ended(places):
     {'grow': 5, 'compact': (0.5,)},
   ],
 )
-def test_a_plan_counts_the_steps_that_loops_take(how):
+def test_a_plan_counts_the_steps_that_loops_take(how, devices):
   """Of the very lengths that were drawn: as many steps of as many rows."""
-  prompts = (PROMPTS * 2)[:10]
-  _, tokens = passes_of(prompts, max_tokens=(9, 6), **how)
-  sizes = batching.sizes(10, how.get('compact', ()), how.get('refill', 0))
+  mesh = sharding.make_mesh((1, devices, 1), jax.devices()[:devices])
+  prompts, each = (PROMPTS * 2)[:10], 10 // devices
+  _, tokens = passes_of(prompts, mesh, max_tokens=(9, 6), **how)
+  sizes = batching.sizes(each, how.get('compact', ()), how.get('refill', 0))
   planned = []
   for turn in tokens.T:
-    # The first token is drawn from the pass before; who ended there waits for
-    # no place.
-    left = np.asarray([[n - 1 for n in turn if n > 1]])
     assert len(set(turn)) > 3
-    padded = np.pad(left, ((0, 0), (0, 10 - left.size)))
-    planned += lengths.steps_of(padded, tuple(sizes))
-  found = [rows for rows, columns in PASSES if columns == 1]
+    # The first token is drawn from the pass before.
+    left = turn.reshape(devices, each) - 1
+    # Who ended there waits for no place.
+    left = np.take_along_axis(left, np.argsort(left == 0, kind='stable'), 1)
+    planned += lengths.steps_of(left, tuple(sizes))
+  found = [rows // devices for rows, columns in PASSES if columns == 1]
   assert sorted(found) == sorted(planned)
-
-
-@pytest.mark.parametrize('mean', [1, 1.5, 20, 300, 760])
-def test_lengths_have_the_mean_that_is_asked_for(mean):
-  chance = lengths.goes_on(mean, 768)
-  assert sum(chance**k for k in range(768)) == pytest.approx(mean)
-  found = lengths.drawn(mean, 768, (400, 500), 3)
-  assert found.min() >= 1
-  assert found.max() <= 768
-  # Of a standard error, at most a longest's share of the square root.
-  assert found.mean() == pytest.approx(mean, abs=4 * 768 / 2 / 447)
-
-
-@pytest.mark.parametrize('mean', [0, 768, 900])
-def test_without_a_mean_or_above_the_longest_all_are_as_long_as_may_be(mean):
-  assert (lengths.drawn(mean, 768, (3, 5), 0) == 768).all()

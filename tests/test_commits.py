@@ -1,12 +1,9 @@
 """A save that one process cannot make is made by none, and the next one is."""
 
 import json
-import pathlib
 
 import pytest
 import several
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='module')

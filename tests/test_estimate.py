@@ -15,6 +15,7 @@ from score_jax import (
   chips,
   estimate,
   fitting,
+  lengths,
   programs,
   sharding,
 )
@@ -223,7 +224,7 @@ def test_an_adapter_has_no_gradient_of_the_table():
 
 
 def test_rows_that_go_on_alone_have_caches_of_their_own():
-  """Compiled: tests hold the formula to what XLA for TPUs said, below."""
+  """tests/test_tpu.py holds the formula to what XLA for TPUs said."""
   made = setup(**{'sampling.compact': (0.5, 0.3)})
   sizes = estimate.Sizes(made)
   assert sizes.decoded == [8, 4, 2]  # 32 rows on 4 parts.
@@ -241,12 +242,12 @@ def test_rows_that_go_on_alone_have_caches_of_their_own():
 
 
 def test_rows_decoded_some_at_a_time_have_caches_beside_all_rows():
-  """Compiled: tests hold the formula to what XLA for TPUs said, below."""
+  """tests/test_tpu.py holds the formula to what XLA for TPUs said."""
   made = setup(**{'sampling.refill': 2, 'sampling.compact': (0.5,)})
   sizes = estimate.Sizes(made)
   assert sizes.decoded == [2, 1]
   # 8 rows of each of 4 devices, all of them long: four waves of two.
-  assert sizes.steps == {(6, 2): 4 * 6, (17, 2): 4 * 6}
+  assert sizes.steps == {(6, 2, 2): 4 * 6, (17, 2, 2): 4 * 6}
   found = {m.name: m.parts for m in estimate.sampling_moments(made)}
   one = found['attempt 1, 2 rows at a time']
   assert one['own cache'] == 0
@@ -288,14 +289,76 @@ def test_the_last_wave_reads_as_few_rows_as_hold_the_rest(
   refill, compact, waves
 ):
   changes = {'sampling.refill': refill, 'sampling.compact': compact}
+  # Where all are read at once, so are the prompts: one for four rows.
+  prompts = {8: 2} if waves == [8] else {n: n for n in waves}
   expected = {
-    (own, rows): 6 * waves.count(rows) for own in (6, 17) for rows in waves
+    (own, rows, prompts[rows]): 6 * waves.count(rows)
+    for own in (6, 17)
+    for rows in waves
   }
   assert estimate.Sizes(setup(**changes)).steps == expected
 
 
+def test_second_attempts_that_share_a_first_one_are_rows_behind_it():
+  changes = {'sampling.first_attempts': 2, 'sampling.second_attempts': 2}
+  sizes = estimate.Sizes(setup(**changes))
+  assert sizes.attempting == [4, 8]
+  assert sizes.steps == {(6, 4, 2): 6, (17, 8, 2): 6}
+  some = {'sampling.refill': 3, 'sampling.compact': (0.5,)}
+  refilled = estimate.Sizes(setup(**changes, **some))
+  assert refilled.steps == {
+    (6, 3, 3): 6,
+    (6, 2, 2): 6,
+    (17, 3, 3): 12,
+    (17, 2, 2): 6,
+  }
+  apart = estimate.sampling_cost(setup())
+  shared = estimate.sampling_cost(setup(**changes))
+  for part in ('prompts', 'attempts'):
+    assert shared[part].flops < apart[part].flops
+
+
+def test_rows_that_are_whole_on_every_device_end_together():
+  """30 rows on 4 parts are not split: all devices have the same."""
+  made = setup(**{'train.trajectories': 28, 'sampling.max_tokens': (64, 64)})
+  assert estimate.Sizes(made).sampled == 7
+  made = setup(**{'train.trajectories': 30, 'sampling.max_tokens': (64, 64)})
+  sizes = estimate.Sizes(dataclasses.replace(made, attempt=8.0))
+  assert sizes.sampled == 30
+  # The longest of 30 rows, not of 120.
+  steps = sum(sizes.steps.values())
+  every = np.mean(
+    [
+      lengths.drawn(8.0, 64, (1, 30), (draw, turn)).max()
+      for draw in range(8)
+      for turn in (0, 1)
+    ]
+  )
+  assert steps == pytest.approx(2 * every)
+
+
+def test_a_block_of_logits_is_no_wider_than_what_is_read():
+  changes = {
+    'sampling.max_tokens': (64, 64),
+    'model.logits_chunk': 10_000,
+    'train.accumulation': 4,
+    'train.widths': (0.25, 1.0),
+  }
+  early = dataclasses.replace(setup(**changes), attempt=1.0)
+  sizes = estimate.Sizes(early)
+  assert sizes.widths == {34: 4}
+  assert sizes.block == 128  # As the longest attempts have it.
+  rows, columns = sizes.learned, 34
+  layers = estimate.layers_cost(
+    sizes, rows * columns, 4 + columns, sizes.kernels
+  ) + estimate.layers_cost(sizes, sizes.prompts * 4, 4, sizes.kernels)
+  head = estimate.head_cost(sizes, rows * columns, sizes.kernels)
+  found = estimate.update_cost(early)['reference'].flops
+  assert found == pytest.approx(4 * (layers.flops + head.flops))
+
+
 def attempts_of(mean, **changes):
-  """Returns what attempts of a mean length cost, half a token at least."""
+  """Returns what drawing attempts of a mean length costs."""
   made = dataclasses.replace(setup(**changes), attempt=mean)
   return estimate.sampling_cost(made)['attempts']
 

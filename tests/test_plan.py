@@ -163,12 +163,6 @@ def test_without_the_compiler_the_remedy_is_named(monkeypatch):
     tpu.devices('v5e:2x2')
 
 
-# What XLA for TPUs said of peak memory, GiB of a device (docs/plan.md): the
-# sampler and the update of the preset `math`, bfloat16 beside float32 policies.
-# Of docs/plan.md: GiB that the compiler says; weights are copied by a program
-# of their own where the layout is not that of training.
-
-
 @pytest.mark.parametrize('target', ['', 'v5e:2x4'])
 def test_a_page_says_by_what_rows_attend(target):
   config = settings(

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import pathlib
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from score_jax import processes, shards, watch
 from score_jax.config import ConfigError
 
 LIMITS = watch.Limits(60.0, 20.0, 600.0)
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def _fail():

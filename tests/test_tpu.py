@@ -85,6 +85,10 @@ def test_of_the_ways_to_read_a_part_the_widest_is_counted():
   assert (gather.count, gather.runs, gather.total) == (2, 10, 5 * (16 + 4) * 4)
 
 
+# What XLA for TPUs said of peak memory, GiB of a device (docs/plan.md): the
+# sampler and the update of the preset `math`, bfloat16 beside float32 policies.
+# Weights are copied by a program of their own where the layout is not that of
+# training.
 COMPILED = [
   ('gemma2_2b', 'v5e:4x4', (1, 16, 1), 'train', None, 8.58, 8.04),
   ('gemma2_2b', 'v5p:2x2x2', (1, 8, 1), 'gathered', 7.19, 20.17, 12.29),
@@ -239,10 +243,6 @@ def test_weights_that_are_gathered_once_are_gathered_by_no_token():
   size = programs.device_bytes(sample.kept)
   assert 0.9 * size < moved['copied'] < 1.2 * size
   assert moved['decoded'] < 0.01 * size
-
-
-# Rows so long that attention scores are what the update holds most of, and so
-# many that they do not fit beside the processor, which XLA would use for them.
 
 
 @pytest.mark.long

@@ -128,7 +128,6 @@ class ColumnLogits(nn.Module):
     return hidden
 
 
-@jax.jit(static_argnums=0)
 @functools.partial(jax.jit, static_argnums=0)
 def logits_of(model: Transformer, params, tokens: jax.Array) -> jax.Array:
   """Returns float32[B, L, V], what a whole pass predicts behind each column."""

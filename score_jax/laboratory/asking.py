@@ -9,7 +9,7 @@ The last two are kept in <cell>/asked/<question>.npz, written whole or not at
 all, with the settings that they were drawn under; under other settings they
 are drawn anew. The first is an evaluation of the run, like that of a stage.
 
-Letters: N problems, K samples of a problem, T turns.
+Letters: N problems, K samples of a problem.
 """
 
 from __future__ import annotations

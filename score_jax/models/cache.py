@@ -1,7 +1,7 @@
 """Keys and values of what was read, as rows go on from it.
 
 Letters: B rows, P prompts (each shared by B / P adjacent rows), K key heads,
-H head width, S columns.
+S columns.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ tile of [inputs, outputs] lies in as many places as there are inputs, one of
 left factor, of which each output's inputs lie in one place
 (docs/performance.md, "Kernels in blocks, and turned").
 
-Letters: L layers, R rows, I inputs, O outputs, C = O / BLOCK.
+Letters: L layers, I inputs, O outputs, C = O / BLOCK.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ One decoder for all open families: what differs between them is numbers in
 A token's position is its column, so a whole pass needs no mask but the causal
 one: what stands to the right of a row's end is never seen from its left.
 
-Letters: B rows, T query columns, S key columns, D width, K key heads,
-G queries per key head, H head width, F MLP width, V vocabulary, L layers,
-P prompts (each shared by B / P adjacent rows).
+Letters: B rows, T query columns, S key columns, D width, H head width,
+V vocabulary, L layers, P prompts (each shared by B / P adjacent rows).
 """
 
 from __future__ import annotations

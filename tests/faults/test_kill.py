@@ -17,11 +17,6 @@ from score_jax import checkpoint, files, step_files
 pytestmark = pytest.mark.slow
 
 
-def _rows(workdir):
-  path = workdir / 'metrics.jsonl'
-  return path.read_bytes().count(b'\n') if path.exists() else 0
-
-
 def _is_saving(workdir):
   folders = workdir.glob(f'checkpoints/*/{step_files.UNFINISHED}')
   return next(folders, None) is not None
@@ -72,7 +67,7 @@ def _kill_at_random(runs, workdir, draw, moment):
     steps, in_a_save = moment
     # A run drops the rows behind its checkpoint before it adds new ones.
     _await(process, lambda: _is_newer(workdir, before))
-    _await(process, lambda: _rows(workdir) >= steps)
+    _await(process, lambda: small.recorded(workdir) >= steps)
     if in_a_save:
       _await(process, lambda: _is_saving(workdir))
     time.sleep(draw.uniform(0, 0.03))
