@@ -45,9 +45,7 @@ PAPER = {
 STEPS = {'math': 3000, 'mbpp': 1500}
 TOKENS = 256  # An attempt that reasons in words rarely fits into less.
 HALVES = (0.5, 0.25, 0.12)  # Of the rows, that go on alone.
-ENDED = (
-  0.8  # Of the bytes that drawing tokens moves; fewer are worth a setting.
-)
+ENDED = 0.8  # Of the bytes that drawing moves; fewer are worth a setting.
 BLOCKS = 16  # More blocks of logits than that reread the table too often.
 
 

@@ -121,10 +121,10 @@ def make_update(
 
   It is called as `update(state, reference, batch, near=None)` with the frozen
   reference's parameters, and returns the new state and the metrics of the
-  batch under the policy as it was before, without dropout. With an adapter the reference is the
-  policy's frozen part as well; `near` is then an adapter that belongs to the
-  reference in the KL, or None. An update that is not finite leaves all but
-  `step` and `skipped` as they were.
+  batch under the policy as it was before, without dropout. With an adapter the
+  reference is the policy's frozen part as well; `near` is then an adapter that
+  belongs to the reference in the KL, or None. An update that is not finite
+  leaves all but `step` and `skipped` as they were.
   """
   update = functools.partial(_update, model, optimizer, learning)
   options = compiler_options(model.execution)

@@ -104,17 +104,11 @@ def make(
   Raises:
     ConfigError: if the settings cannot run, or something is not known.
   """
-  config_lib.refuse(
-    config.job in UNPLANNED,
-    f'job={config.job} is not planned, which trains nothing by sampling; plan '
-    '--config=configs/score.py.',
-  )
+  _check_job(config)
   target = chips.parse(name) if name else None
   found = tpu.devices(name) if target and compile_it else None
   count = _devices(config, target, found)
-  checks.check(config, count, 'tpu' if target else '')
-  config = catalogue.on_equal_terms(config)
-  checks.check(config, count, 'tpu' if target else '')
+  config = _checked(config, count, 'tpu' if target else '')
   _check_attempt(config, attempt)
   shape = config_lib.mesh_shape(config, count)
   called, numbers = architecture(config, model)
@@ -141,6 +135,23 @@ def make(
     else [],
     warnings=advice.warnings(setup, fitting.peak(setup), memory),
   )
+
+
+def _check_job(config: ConfigDict) -> None:
+  """Refuses a job that has no steps to plan."""
+  config_lib.refuse(
+    config.job in UNPLANNED,
+    f'job={config.job} is not planned, which trains nothing by sampling; plan '
+    '--config=configs/score.py.',
+  )
+
+
+def _checked(config: ConfigDict, devices: int, platform: str) -> ConfigDict:
+  """Returns settings as the method runs beside others, if both can run."""
+  checks.check(config, devices, platform)
+  config = catalogue.on_equal_terms(config)
+  checks.check(config, devices, platform)
+  return config
 
 
 def _check_attempt(config: ConfigDict, attempt: float) -> None:

@@ -277,9 +277,9 @@ def _stages(job: Job, plans: list[Phase], started: float) -> None:
       f'{plan.name}: {_result(results[plan.name])}  (best checkpoint by '
       f'training reward: step {results[plan.name]["step"]} of {plan.steps})'
     )
-    # That of the last one is the whole run's, where nothing more is asked.
-    follows = plan is not plans[-1] or _asked(job.config)
-    if follows and job.config.log.report and processes.is_first():
+    # The last one's is the whole run's, below, where nothing more is asked.
+    goes_on = plan is not plans[-1] or _asked(job.config)
+    if goes_on and job.config.log.report and processes.is_first():
       build(job.workdir)
   for name, inference in _asked(job.config).items():
     params, step = final(job, plans)

@@ -60,21 +60,23 @@ print(json.dumps([str(folder), counter.take()]))
 """
 
 
-def _started(folder, **environment):
-  environment = {
-    **{k: v for k, v in os.environ.items() if k != 'XDG_CACHE_HOME'},
-    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-    **environment,
-  }
-  ended = subprocess.run(
-    [sys.executable, '-c', PROGRAM, str(folder)],
+def _ended(program, folder, **environment):
+  return subprocess.run(
+    [sys.executable, '-c', program, str(folder)],
     cwd=ROOT,
-    env=environment,
+    env={
+      **{k: v for k, v in os.environ.items() if k != 'XDG_CACHE_HOME'},
+      'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+      **environment,
+    },
     capture_output=True,
     text=True,
     check=True,
   )
-  return json.loads(ended.stdout)
+
+
+def _started(folder, **environment):
+  return json.loads(_ended(PROGRAM, folder, **environment).stdout)
 
 
 def test_the_second_start_reads_what_the_first_one_compiled(tmp_path):
@@ -115,20 +117,10 @@ jax.jit(jnp.matmul, compiler_options=options)(x, x).block_until_ready()
 
 @pytest.mark.parametrize('given', ['folder', 'environment'])
 def test_what_cannot_be_kept_is_passed_over_without_a_word(tmp_path, given):
-  environment = {
-    **os.environ,
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-  }
+  environment = {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
   if given == 'environment':
     environment['JAX_COMPILATION_CACHE_DIR'] = str(tmp_path)
-  ended = subprocess.run(
-    [sys.executable, '-c', NOT_KEPT, str(tmp_path)],
-    cwd=ROOT,
-    env=environment,
-    capture_output=True,
-    text=True,
-    check=True,
-  )
+  ended = _ended(NOT_KEPT, tmp_path, **environment)
   assert 'UserWarning' not in ended.stderr
 
 
