@@ -30,7 +30,7 @@ def fate(row: Row) -> tuple[bool, bool]:
 
 def groups(run: Run) -> str:
   """Returns test problems by the fate of their answer, before and after."""
-  latest = list(run.rows)[-1]
+  latest = run.newest
   rows = run.rows[latest]
   before = {} if latest == 'base' else _by_id(run.rows.get('base', ()))
   parts = []
@@ -54,7 +54,7 @@ def groups(run: Run) -> str:
 
 def flow(run: Run) -> str:
   """Returns one fixed answer as steps from left to right, '' without one."""
-  rows = run.rows[list(run.rows)[-1]] if run.rows else ()
+  rows = run.rows[run.newest] if run.rows else ()
   fixed = (row for row in rows if row.outcomes[:2] == ('wrong', 'right'))
   row = next((r for r in fixed if len(r.prompt + r.attempts[0]) < 400), None)
   if row is None:
@@ -71,7 +71,7 @@ def flow(run: Run) -> str:
     name = words.attempt(turn).capitalize()
     steps.append((name, _text(text), f'<span class="label">{verdict}</span>'))
   items = (f'<li><b>{name}</b>{text}{mark}</li>' for name, text, mark in steps)
-  name = escape(words.checkpoint_inside(list(run.rows)[-1]))
+  name = escape(words.checkpoint_inside(run.newest))
   return (
     f'<h3>One problem of the test set, {name}</h3>'
     f'<ol class="flow">{"".join(items)}</ol>'

@@ -140,11 +140,12 @@ def edit_ratios(
 
 def _before_and_after(run: Run) -> list[str]:
   names = list(run.rows)
-  return names if len(names) < 3 else [names[0], names[-1]]
+  return names if len(names) < 3 else [names[0], run.newest]
 
 
 def _bars(axes: Axes, run: Run) -> None:
   width = 0.8 / run.turns
+  size = min(10, 84 / (run.turns * len(run.summaries)))  # As wide as a bar.
   for turn in range(1, run.turns + 1):
     name = f'accuracy_t{turn}'
     middle = np.arange(len(run.summaries)) + (turn - 0.5) * width - 0.4
@@ -165,7 +166,7 @@ def _bars(axes: Axes, run: Run) -> None:
           (0, 3),
           textcoords='offset points',
           ha='center',
-          fontsize=10,
+          fontsize=size,
         )
   axes.set_xticks(
     range(len(run.summaries)),
@@ -178,10 +179,12 @@ def _bars(axes: Axes, run: Run) -> None:
 
 
 def _gain(summary: dict, turns: int) -> str:
-  first, last = (files.value(summary, f'accuracy_t{t}') for t in (1, turns))
-  if np.isnan(last - first):
+  values = [files.value(summary, f'accuracy_t{t + 1}') for t in range(turns)]
+  known = [x for x in values[1:] if not np.isnan(x)]
+  if not known or np.isnan(values[0]):
     return ''
-  return f'Δ {words.percent(last - first, signed=True)} points'
+  # Some are asked for more attempts than others.
+  return f'Δ {words.percent(known[-1] - values[0], signed=True)} points'
 
 
 def _lines(axes: Axes, run: Run) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -86,8 +87,9 @@ class Run:
 
   settings: dict[str, Any]  # Flat, {'part.setting': value}.
   segments: tuple[Segment, ...]
-  summaries: dict[str, dict[str, Any]]  # By checkpoint, oldest first.
-  rows: dict[str, tuple[Row, ...]]  # By checkpoint, oldest first.
+  # By checkpoint, oldest first; then by what the last was asked beside.
+  summaries: dict[str, dict[str, Any]]
+  rows: dict[str, tuple[Row, ...]]
   samples: tuple[Sample, ...]
   notes: tuple[str, ...]  # What was left out, and why.
 
@@ -107,8 +109,21 @@ class Run:
   @property
   def trained(self) -> str | None:
     """The newest checkpoint with a summary, unless that is the base."""
-    names = [name for name in self.summaries if name != 'base']
+    names = [name for name in self.checkpoints if name != 'base']
     return names[-1] if names else None
+
+  @property
+  def checkpoints(self) -> list[str]:
+    """The checkpoints with a summary, oldest first."""
+    asked = _asked(self.settings)
+    return [name for name in self.summaries if name not in asked]
+
+  @property
+  def newest(self) -> str | None:
+    """The newest checkpoint whose problems are listed."""
+    asked = _asked(self.settings)
+    names = [name for name in self.rows if name not in asked]
+    return names[-1] if names else next(reversed(self.rows), None)
 
 
 def read(workdir: pathlib.Path) -> Run:
@@ -121,15 +136,17 @@ def read(workdir: pathlib.Path) -> Run:
   config = _read_json(workdir / 'config.json', notes)
   summaries = _read_json(workdir / 'eval.json', notes, ANEW)
   summaries = {k: v for k, v in summaries.items() if isinstance(v, dict)}
+  settings = config_lib.flatten(config)
+  age = functools.partial(_age, _asked(settings))
   paths = sorted((workdir / 'evaluations').glob('*.jsonl'))
   rows = {p.stem: _read_rows(p, workdir, notes) for p in paths}
   return Run(
-    settings=config_lib.flatten(config),
+    settings=settings,
     segments=segments(
       _read_lines(workdir / 'metrics.jsonl', workdir, _step, notes)
     ),
-    summaries={k: summaries[k] for k in sorted(summaries, key=_age)},
-    rows={k: rows[k] for k in sorted(rows, key=_age) if rows[k]},
+    summaries={k: summaries[k] for k in sorted(summaries, key=age)},
+    rows={k: rows[k] for k in sorted(rows, key=age) if rows[k]},
     samples=_read_lines(workdir / 'samples.jsonl', workdir, _sample, notes),
     notes=tuple(notes),
   )
@@ -149,8 +166,16 @@ def bounds(summary: dict[str, Any], name: str) -> tuple[float, float]:
   return _number(pair[0]), _number(pair[1])
 
 
-def _age(checkpoint: str) -> tuple[bool, list[str | int]]:
-  return checkpoint != 'base', journal.order(checkpoint)
+def _age(
+  asked: set[str], checkpoint: str
+) -> tuple[bool, bool, list[str | int]]:
+  return checkpoint != 'base', checkpoint in asked, journal.order(checkpoint)
+
+
+def _asked(settings: dict[str, Any]) -> set[str]:
+  """Returns the names of evaluations that ask for other than the attempts."""
+  more = f'attempts{settings.get("eval.attempts")}'
+  return {more, str(settings.get('method.name'))} - {'base'}
 
 
 def _turns(metrics: dict[str, Any]) -> int:

@@ -75,7 +75,7 @@ def smaller_gain(run: Run) -> str:
 
   '' where no stage does so against the one before it.
   """
-  trained = [name for name in run.summaries if name != 'base']
+  trained = [name for name in run.checkpoints if name != 'base']
   for before, after in itertools.pairwise(trained):
     old, new = run.summaries[before], run.summaries[after]
     first, second, gain = (

@@ -9,6 +9,7 @@ import sys
 
 import hypothesis
 import hypothesis.strategies as st
+import matplotlib as mpl
 import matplotlib.image
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from score_jax.report import (
   curves,
   differences,
   examples,
+  figures,
   files,
   page,
   style,
@@ -359,6 +361,41 @@ def test_three_turns_reach_every_part_of_the_report(tmp_path):
   assert 'Broken: second attempt right, third wrong' in text
   assert text.count('<span>Third attempt</span>') > 10
   assert {p.stem for p in (tmp_path / 'plots').iterdir()} == FIGURES
+
+
+@pytest.fixture
+def asked(run):
+  """A run whose final model was asked for three attempts too."""
+  config = json.loads((run / 'config.json').read_text())
+  config['eval']['attempts'] = 3
+  (run / 'config.json').write_text(json.dumps(config))
+  more = rows(AFTER, 3)
+  write_lines(run / 'evaluations' / 'attempts3.jsonl', more)
+  summaries = json.loads((run / 'eval.json').read_text())
+  summaries['attempts3'] = summary(more)
+  (run / 'eval.json').write_text(json.dumps(summaries))
+  return run
+
+
+def test_what_a_model_is_asked_beside_stands_behind_the_stages(asked):
+  read = files.read(asked)
+  assert list(read.summaries) == ['base', 'stage1', 'stage2', 'attempts3']
+  assert list(read.rows) == list(read.summaries)
+  assert read.checkpoints == ['base', 'stage1', 'stage2']
+  assert (read.trained, read.newest) == ('stage2', 'stage2')
+
+
+def test_numbers_on_bars_do_not_run_into_each_other(asked):
+  with mpl.rc_context(style.LOOK):  # As `style.picture` draws it.
+    drawn = figures.accuracy(files.read(asked))
+    drawn.draw_without_rendering()
+  (axes,) = drawn.axes
+  boxes = [text.get_window_extent() for text in axes.texts]
+  assert len(boxes) == 3 * 2 + 3
+  for one, other in itertools.combinations(boxes, 2):
+    assert not one.overlaps(other)
+  labels = [label.get_text() for label in axes.get_xticklabels()]
+  assert all('points' in label for label in labels)
 
 
 @pytest.mark.usefixtures('unsaved')
