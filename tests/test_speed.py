@@ -145,6 +145,11 @@ def test_the_table_holds_medians_ranges_and_shares():
   # On two cores it is wall seconds that count: 6 of the others, 5 of ours.
   assert '1.20 times' in table.verdicts(rows, 2)[0]
   assert rows[1].share(2) == 8 / 5 / 20
+  # Ours in another way is none of the others, however fast.
+  ours = next(row for row in rows if row.who == table.OURS)
+  way = dataclasses.replace(ours, who=f'{table.OURS}, oneDNN')
+  assert table.verdicts([*rows, way], 1) == table.verdicts(rows, 1)
+  assert table.verdicts([ours, way], 1) == []
 
 
 def test_a_lap_is_answered_when_its_successor_is_asked_for(tmp_path):
