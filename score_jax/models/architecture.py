@@ -82,6 +82,11 @@ class Execution:
   # kernel of the platform's libraries (models/kernels.py).
   attention: str = 'plain'
 
+  @property
+  def is_one_cpu(self) -> bool:
+    """Returns whether it is laid out for a CPU that is the only device."""
+    return self.some > 0
+
 
 def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
   """Returns float32[H / 2], radians per column.

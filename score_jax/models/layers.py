@@ -11,9 +11,14 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from score_jax.models import stack
-from score_jax.models.architecture import Execution, ModelConfig
+from score_jax.models.architecture import (
+  Execution,
+  inverse_frequencies,
+  ModelConfig,
+)
 
 
 def rounded(x: jax.Array, dtype: str) -> jax.Array:
@@ -93,6 +98,39 @@ def _over_rows(axes: int, x: jax.Array, y: jax.Array) -> jax.Array:
   if x.shape[1] > y.shape[1]:
     return (y.T @ x).T
   return x.T @ y
+
+
+def turns(
+  config: ModelConfig, position: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns cosines and sines, float32[kinds of layers, B, T, H / 2] each.
+
+  Args:
+    config: of the model.
+    position: int32[B, T].
+  """
+  width = config.head_dim
+  speed = np.stack([inverse_frequencies(r, width) for r in config.ropes])
+  angle = position[None, :, :, None] * speed[:, None, None, :]
+  return jnp.cos(angle), jnp.sin(angle)
+
+
+def made_once(
+  arrays: tuple[jax.Array, ...], number: jax.Array
+) -> tuple[jax.Array, ...]:
+  """Returns the arrays, to be read on a CPU from where they were made.
+
+  XLA fuses what is computed number by number into all that reads it, and takes
+  barriers out before it does: every layer, row, head and gradient would have
+  its cosines computed anew, which is a twentieth of an update. What comes out
+  of a conditional it reads.
+
+  Args:
+    arrays: what is read often.
+    number: int32[], at least 0, which XLA must not know.
+  """
+  zeros = jax.tree.map(jnp.zeros_like, arrays)
+  return jax.lax.cond(number >= 0, lambda: arrays, lambda: zeros)
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:

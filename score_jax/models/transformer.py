@@ -18,15 +18,10 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from score_jax import sharding
 from score_jax.models import kernels
-from score_jax.models.architecture import (
-  Execution,
-  inverse_frequencies,
-  ModelConfig,
-)
+from score_jax.models.architecture import Execution, ModelConfig
 from score_jax.models.attention import (
   attend,
   attend_parts,
@@ -35,7 +30,14 @@ from score_jax.models.attention import (
   Softmax,
 )
 from score_jax.models.cache import Cache, kept, written
-from score_jax.models.layers import Norm, Projection, rotate, rounded
+from score_jax.models.layers import (
+  made_once,
+  Norm,
+  Projection,
+  rotate,
+  rounded,
+  turns,
+)
 from score_jax.models.stack import product, unstack
 
 # So few states have their logits made with the table as the left factor, which
@@ -373,10 +375,7 @@ class Transformer(nn.Module):
   def _columns(
     self, position: jax.Array, prompt_length: jax.Array | None
   ) -> _Columns:
-    c = self.config
-    speed = np.stack([inverse_frequencies(r, c.head_dim) for r in c.ropes])
-    angle = position[None, :, :, None] * speed[:, None, None, :]
-    return _Columns(position, jnp.cos(angle), jnp.sin(angle), prompt_length)
+    return _Columns(position, *turns(self.config, position), prompt_length)
 
   def __call__(
     self,
@@ -395,6 +394,9 @@ class Transformer(nn.Module):
         rows are read whole, and their keys and values come back.
     """
     columns = self._places(tokens, position, cache)
+    if self.execution.is_one_cpu:
+      cos, sin = made_once((columns.cos, columns.sin), tokens[0, 0])
+      columns = dataclasses.replace(columns, cos=cos, sin=sin)
     x = sharding.constrain(
       self.execution.mesh, self._embed(tokens), 'batch', 'length', 'act_embed'
     )

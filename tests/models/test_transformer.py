@@ -48,9 +48,11 @@ def continued(model: Transformer, params, tokens, length):
   return jnp.moveaxis(logits, 0, 1)
 
 
-@pytest.mark.parametrize('unroll', [True, False])
-def test_one_token_at_a_time_gives_the_logits_of_a_whole_pass(unroll):
-  model = tiny.transformer(tiny.RICH, unroll=unroll)
+@pytest.mark.parametrize(
+  'execution', [{'unroll': True}, {'unroll': False}, {'some': 1}]
+)
+def test_one_token_at_a_time_gives_the_logits_of_a_whole_pass(execution):
+  model = tiny.transformer(tiny.RICH, **execution)
   params = tiny.params_of(model)
   tokens = some_tokens()
   tokens = tokens.at[1::2, :SPLIT].set(tokens[::2, :SPLIT])
@@ -62,6 +64,41 @@ def test_one_token_at_a_time_gives_the_logits_of_a_whole_pass(unroll):
   for row, start in enumerate(np.repeat(length, 2)):
     expected = whole[row, start : start + COLUMNS - SPLIT]
     np.testing.assert_allclose(found[row], expected, atol=1e-5)
+
+
+def gradient_behind_prompts(some: int):
+  """Returns the program, of two rows of each prompt, and its arguments."""
+  model = tiny.transformer(tiny.PLAIN, unroll=True, some=some)
+
+  def loss(params, tokens, length):
+    variables = {'params': params}
+    _, prompt = model.apply(variables, tokens[::2, :SPLIT])
+    cache = Cache(prompt, None, length)
+    hidden, _ = model.apply(variables, tokens[:, SPLIT:], None, cache)
+    return jnp.sum(jnp.square(hidden))
+
+  length = jnp.asarray([SPLIT, 2])
+  return jax.jit(jax.grad(loss)), (
+    tiny.params_of(model),
+    some_tokens(),
+    length,
+  )
+
+
+def test_on_one_cpu_no_layer_or_row_has_its_angles_computed_anew():
+  found, cosines = {}, {}
+  for some in (0, 1):
+    program, given = gradient_behind_prompts(some)
+    compiled = program.lower(*given).compile()
+    cosines[some] = compiled.as_text().count(' cosine(')
+    found[some] = compiled(*given)
+  # Of the prompts' columns, and of the rows'.
+  assert cosines[1] <= 2 < 2 * tiny.PLAIN.layers < cosines[0]
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=1e-5),
+    found[0],
+    found[1],
+  )
 
 
 @pytest.fixture(scope='module')
