@@ -344,6 +344,23 @@ def _check_sampling(config: ConfigDict) -> None:
     'sampled from; set top_k=0 and top_p=1.0, or, where that is meant, '
     'sampling.score_truncated=True.',
   )
+  narrow = [
+    f'{name}={kind}'
+    for name, kind in (
+      ('model.dtype', config.model.dtype),
+      ('sampling.weights', sampling.weights),
+      ('sampling.cache', sampling.cache),
+    )
+    if kind not in ('float32', 'same')
+  ]
+  refuse(
+    cut and bool(narrow),
+    f'sampling.top_k={sampling.top_k}, sampling.top_p={sampling.top_p} do not '
+    f'go with {", ".join(narrow)}: rounded, a token is sampled that the update '
+    'finds cut off, where it has no log-probability; set top_k=0 and '
+    'top_p=1.0, or model.dtype=float32 with weights and cache as they are '
+    "('same').",
+  )
   shares = tuple(sampling.compact)
   refuse(
     not all(0 < share <= 1 for share in shares)
@@ -403,7 +420,8 @@ def _check_batch(config: ConfigDict, mesh: tuple[int, int, int]) -> None:
   refuse(
     (rows // each) % parts != 0,
     f'train.accumulation={parts} does not divide the {rows // each} problems '
-    'of a batch (train.trajectories / K), and a group is never split.',
+    'of a batch (train.trajectories / K), and a group is never split; set it '
+    'to one of their divisors, or to 0, which chooses one.',
   )
   pieces = config.sampling.parts or 1
   refuse(

@@ -313,8 +313,19 @@ def seen(job: Job, graded: rollout.Rollout) -> dict[str, float | None]:
 SAMPLED = ('sampled_attempts', 'sampled_tokens')
 
 
-def sampled(graded: rollout.Rollout) -> dict[str, int]:
-  """Returns how many attempts were sampled, and of how many tokens."""
+def sampled(
+  graded: rollout.Rollout, second_attempts: int = 1
+) -> dict[str, int]:
+  """Returns how many attempts were sampled, and of how many tokens.
+
+  Args:
+    graded: trajectories.
+    second_attempts: adjacent ones that share a first attempt, which counts once.
+  """
   span = shards.fetch(graded.trajectory.span)
-  tokens = int((span[..., 1] - span[..., 0]).sum())
-  return {'sampled_attempts': graded.truncated.size, 'sampled_tokens': tokens}
+  tokens = span[..., 1] - span[..., 0]
+  first, later = tokens[::second_attempts, 0], tokens[:, 1:]
+  return {
+    'sampled_attempts': first.size + later.size,
+    'sampled_tokens': int(first.sum() + later.sum()),
+  }

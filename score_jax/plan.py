@@ -10,6 +10,7 @@ machine without a TPU; that takes minutes and `pip install libtpu==0.0.42.*`.
 
 from __future__ import annotations
 
+import math
 import os
 
 # Read when jax is imported: the TPU that is planned for is not here.
@@ -58,6 +59,10 @@ def main(argv: Sequence[str]) -> None:
   try:
     efficiency = Efficiency(**{k: _share(flag) for k, flag in SHARES.items()})
     _check_out()
+    refuse(
+      not math.isfinite(_GRADING.value),
+      f'--grading_seconds must be a number of seconds; got {_GRADING.value}.',
+    )
     plan = planning.make(
       flags.FLAGS.config,
       _MODEL.value,
@@ -92,6 +97,10 @@ def _share(flag: flags.FlagHolder) -> float:
 def _check_out() -> None:
   """Refuses a file that cannot be written, before anything is compiled."""
   folder = pathlib.Path(_OUT.value).parent
+  refuse(
+    bool(_OUT.value) and pathlib.Path(_OUT.value).is_dir(),
+    f'--out={_OUT.value} is a folder; name a file in it.',
+  )
   refuse(
     bool(_OUT.value) and not folder.is_dir(),
     f'--out={_OUT.value}: {folder} is no folder; make it first.',

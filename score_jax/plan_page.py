@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from score_jax import config as config_lib
-from score_jax import estimate, fitting, tpu
+from score_jax import estimate, fitting, programs, tpu
 from score_jax.chips import GIB
 from score_jax.estimate import Efficiency
 from score_jax.planning import Plan
@@ -61,28 +61,29 @@ def _row(name: str, text: str) -> str:
 
 def _run(plan: Plan) -> Iterator[str]:
   config, setup = plan.setup.config, plan.setup
-  s, sizes = config.sampling, Sizes(plan.setup)
+  sizes = Sizes(plan.setup)
   mesh = ' x '.join(f'{k} {v}' for k, v in sizes.mesh.items())
   where = f'{plan.target.name}, ' if plan.target else ''
   each, rows = config_lib.samples_per_problem(config), config.train.trajectories
+  attempts, tokens = programs.sampled_at_most(config)
   yield _row('config', f'{config.job}, preset {config.preset}')
   yield _row('model', plan.model)
   yield _row('mesh', f'{where}{mesh} = {setup.mesh.size} devices')
   yield _row(
     'a step',
     f'{rows // each} problems x K={each} x {config.turns} turns = {rows} '
-    f'trajectories, {rows * config.turns} attempts',
+    f'trajectories, {attempts} attempts',
   )
   yield _row(
     'tokens',
-    f'at most {rows * sum(s.max_tokens):,} sampled and '
+    f'at most {tokens:,} sampled and '
     f'{sizes.read * sizes.shards * config.train.accumulation:,} read by the '
     'update',
   )
   yield _row(
     'in all',
     f'{plan.steps:,} updates, {plan.steps * rows:,} trajectories, at most '
-    f'{number(plan.steps * rows * sum(s.max_tokens))} sampled tokens',
+    f'{number(plan.steps * tokens)} sampled tokens',
   )
 
 

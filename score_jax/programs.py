@@ -319,6 +319,17 @@ def device_bytes(tree: Any) -> int:
   return sum(map(one, jax.tree.leaves(tree)))
 
 
+def sampled_at_most(config: ConfigDict) -> tuple[int, int]:
+  """Returns how many attempts a batch samples, and of how many tokens at most.
+
+  A first attempt that several second ones share is sampled once.
+  """
+  rows = config.train.trajectories
+  first, *later = config.sampling.max_tokens
+  firsts = rows // config.sampling.second_attempts
+  return firsts + rows * len(later), firsts * first + rows * sum(later)
+
+
 def columns(config: ConfigDict, instruction: int) -> int:
   """Returns L: prompt, all attempts, and an instruction and a close between."""
   s = config.sampling

@@ -144,9 +144,15 @@ class Sizes:
 
     Second attempts that share a first one are rows of their own behind it.
     """
+    return [self.split(rows, self.shards) for rows in self._attempting]
+
+  @property
+  def _attempting(self) -> list[int]:
+    """Returns the rows of all devices in one call, for each turn."""
     sampling = self.setup.config.sampling
-    later = [self.sampled] * (len(sampling.max_tokens) - 1)
-    return [self.sampled // sampling.second_attempts, *later]
+    whole = self.setup.config.train.trajectories // sampling.parts
+    later = [whole] * (len(sampling.max_tokens) - 1)
+    return [whole // sampling.second_attempts, *later]
 
   @property
   def decoded(self) -> list[int]:
@@ -175,10 +181,11 @@ class Sizes:
     """
     config, own = self.setup.config, 0
     sampling, found = config.sampling, Counter()
-    whole = config.train.trajectories // sampling.parts
-    devices = whole // self.sampled  # One, where all have the same rows.
-    turns = zip(self.attempting, sampling.max_tokens, strict=True)
-    for turn, (each, longest) in enumerate(turns):
+    turns = zip(
+      self._attempting, self.attempting, sampling.max_tokens, strict=True
+    )
+    for turn, (whole, each, longest) in enumerate(turns):
+      devices = whole // each  # One, where all have the same rows.
       piece = sampling.grow or longest
       read = lengths.rows_read(
         self.setup.attempt,

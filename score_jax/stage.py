@@ -148,10 +148,13 @@ class Stage:
     with times.span('log'):
       weights = np.asarray(self.plan.stage.reward)
       record |= metrics
-      record |= {k: x + more[k] for k, x in phase.sampled(graded).items()}
+      shared = job.config.sampling.second_attempts
+      counts = phase.sampled(graded, shared)
+      record |= {k: x + more[k] for k, x in counts.items()}
       record['reward'] = float((reward.mean(axis=0) * weights).sum())
-      tokens = sum(metrics[f'tokens_t{t + 1}'] for t in range(len(weights)))
-      record['tokens_per_second'] = tokens * len(reward) / times.spent(*WORK)
+      tokens = [metrics[f'tokens_t{t + 1}'] for t in range(len(weights))]
+      tokens = (tokens[0] / shared + sum(tokens[1:])) * len(reward)
+      record['tokens_per_second'] = tokens / times.spent(*WORK)
       every = job.config.log.samples_every
       if every and step % every == 0:
         journal.samples([*_samples(job, graded, reward, of_rows)])
@@ -277,7 +280,7 @@ def check_gap(stage: Stage, gap: float) -> None:
 def _wider(config: ConfigDict) -> str:
   """Returns which setting brings sampling and scoring closer."""
   for name in ('weights', 'cache'):
-    if config.sampling[name] != 'same':
+    if config.sampling[name] not in ('same', config.model.dtype):
       return f"Use sampling.{name}='same'"
   return 'Use model.dtype=float32'
 

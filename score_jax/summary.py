@@ -15,31 +15,18 @@ from score_jax.methods.plan import Phase, StagePlan
 
 def describe(job: Job, plans: list[Phase]) -> str:
   """Returns in plain words what a job is about to do."""
-  config, s = job.config, job.config.sampling
-  each = config_lib.samples_per_problem(config)
-  rows = config.train.trajectories
-  problems = rows // each
+  config = job.config
   setup = _setup(job)
-  longest = programs.columns(config, setup.instruction)
-  second = ''
-  if s.second_attempts > 1:
-    second = f' ({s.first_attempts} first x {s.second_attempts} second)'
   lines = [
     f'model     {job.model.config.layers} layers of width '
     f'{job.model.config.width}, {_count(job.base):,} parameters, '
     f'{config.model.dtype} ({base_model.model_folder(config)})',
-    f'trained   {_trained(job)}',
-    f'task      {_problems(job)}',
-    f'a step    {problems} prompts x K={each}{second} x {config.turns} turns '
-    f'= {rows} trajectories, {rows * config.turns} attempts, at most '
-    f'{rows * sum(s.max_tokens):,} sampled of {rows * longest:,} tokens',
   ]
-  parts = s.parts, config.train.accumulation
-  if parts != (1, 1) or config.model.remat != 'none':
-    lines.append(
-      f'in parts  sampled in {parts[0]}, learned from in {parts[1]}; remat '
-      f'{config.model.remat}'
-    )
+  if plans:
+    lines.append(f'trained   {_trained(job)}')
+  lines.append(f'task      {_problems(job)}')
+  if plans:
+    lines += _steps(config, programs.columns(config, setup.instruction))
   lines += [f'prompts   {note}' for note in job.tokenizer.notes]
   for plan in plans:
     kl = f'; {_kl(config, plan)}' if isinstance(plan, StagePlan) else ''
@@ -55,8 +42,36 @@ def describe(job: Job, plans: list[Phase]) -> str:
       f'sampling  weights {kept.weights}, cache {kept.cache}, layout '
       f'{kept.layout}'
     )
-  lines.append(f'memory    {_memory(setup)}')
+  if plans:
+    lines.append(f'memory    {_memory(setup)}')
   return '\n'.join(lines)
+
+
+def _steps(config: ConfigDict, longest: int) -> list[str]:
+  """Returns what a step of training samples and reads.
+
+  Args:
+    config: of the job.
+    longest: tokens of the longest row.
+  """
+  s, rows = config.sampling, config.train.trajectories
+  attempts, tokens = programs.sampled_at_most(config)
+  each = config_lib.samples_per_problem(config)
+  second = ''
+  if s.second_attempts > 1:
+    second = f' ({s.first_attempts} first x {s.second_attempts} second)'
+  lines = [
+    f'a step    {rows // each} prompts x K={each}{second} x {config.turns} '
+    f'turns = {rows} trajectories, {attempts} attempts, at most '
+    f'{tokens:,} sampled of {rows * longest:,} tokens',
+  ]
+  parts = s.parts, config.train.accumulation
+  if parts != (1, 1) or config.model.remat != 'none':
+    lines.append(
+      f'in parts  sampled in {parts[0]}, learned from in {parts[1]}; remat '
+      f'{config.model.remat}'
+    )
+  return lines
 
 
 def _problems(job: Job) -> str:

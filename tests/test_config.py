@@ -279,6 +279,7 @@ def test_a_misspelt_choice_is_refused_with_the_nearest_one():
       'train.accumulation',
       3,
       'train.accumulation=3 does not divide the 64 problems',
+      'set it to one of their divisors, or to 0',
     ),
     _one('pretrain.width', 60, 'pretrain.width', '2 x pretrain.heads', '60'),
     _one(
@@ -305,6 +306,21 @@ def test_a_misspelt_choice_is_refused_with_the_nearest_one():
       },
       ('sampling.top_k=5', 'do not go with train.overlap=True', 'set top_k=0'),
       id='tokens cut off a step later',
+    ),
+    pytest.param(
+      {
+        'model.dtype': 'bfloat16',
+        'sampling.cache': 'int8',
+        'sampling.top_p': 0.9,
+        'sampling.score_truncated': True,
+        'method.correction': 'truncated',
+      },
+      (
+        'sampling.top_p=0.9 do not go with model.dtype=bfloat16, '
+        'sampling.cache=int8',
+        'set top_k=0 and top_p=1.0, or model.dtype=float32',
+      ),
+      id='tokens that rounding cuts off',
     ),
   ],
 )

@@ -318,6 +318,25 @@ def test_second_attempts_that_share_a_first_one_are_rows_behind_it():
     assert shared[part].flops < apart[part].flops
 
 
+@pytest.mark.parametrize(('rows', 'each'), [(24, [6, 6]), (8, [2, 2])])
+def test_first_attempts_that_do_not_divide_are_whole_on_every_device(
+  rows, each
+):
+  """Of four: 6 and 2 rows of first attempts, each with four second ones."""
+  sizes = estimate.Sizes(
+    setup(
+      **{
+        'train.trajectories': rows,
+        'sampling.first_attempts': 1,
+        'sampling.second_attempts': 4,
+      }
+    )
+  )
+  first, second = sizes.attempting
+  assert (first, second) == tuple(each)
+  assert [rows for _, rows, _ in sizes.steps] == [first, second]
+
+
 def test_rows_that_are_whole_on_every_device_end_together():
   """30 rows on 4 parts are not split: all devices have the same."""
   made = setup(**{'train.trajectories': 28, 'sampling.max_tokens': (64, 64)})

@@ -140,6 +140,8 @@ def test_flags_have_the_defaults_of_what_they_set():
     ('--compute_efficiency=0', 'is a share, above 0 and at most 1; got 0.'),
     ('--network_efficiency=50', 'got 50.'),
     ('--out=/no/such/plan.json', '/no/such is no folder'),
+    ('--out=/tmp', '--out=/tmp is a folder; name a file in it.'),
+    ('--grading_seconds=nan', 'must be a number of seconds; got nan.'),
     ('--attempt_tokens=0.5', 'the mean is between 1 and the longest'),
     ('--attempt_tokens=9000', 'sampling.max_tokens=('),
   ],

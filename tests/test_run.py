@@ -126,7 +126,7 @@ def test_what_is_about_to_happen_is_said_before_it_does(runs, tmp_path):
   for words in (
     '84,608 parameters',
     '4 prompts x K=8 (4 first x 2 second) x 2 turns = 32 trajectories',
-    '64 attempts, at most 384 sampled',  # 32 rows of twice six tokens.
+    '48 attempts, at most 288 sampled',  # 16 and 32, of six tokens each.
     'stage1    8 steps: teach attempt 2',
     'KL weights 0.1 and 0.01',
     'data 1 x fsdp 1 x tensor 1 on 1 cpu devices',
@@ -196,6 +196,10 @@ def test_second_attempts_may_share_their_first_one(runs, tmp_path):
     log__samples=32,
     **SHORT,
   )
+  for row in _rows(tmp_path, 'metrics.jsonl'):
+    assert row['sampled_attempts'] == 16 + 32
+    first, second = row['tokens_t1'], row['tokens_t2']
+    assert row['sampled_tokens'] == pytest.approx(16 * first + 32 * second)
   rows = _rows(tmp_path, 'samples.jsonl')
   assert len(rows) == 64
   pairs = list(zip(rows[::2], rows[1::2], strict=True))
