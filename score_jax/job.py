@@ -218,7 +218,7 @@ def setup(
     ConfigError: if something that the config names is not there or not fit.
   """
   mesh = sharding.make_mesh(config_lib.mesh_shape(config, jax.device_count()))
-  task, test_task = tasks.get(config.task), _test_task(config)
+  task, test_task = tasks.get(config.task), tasks.tested(config.task)
   folder = base_model.model_folder(config)
   weights.check(folder)  # What is wrong with them is known in an instant.
   chat = config.task
@@ -300,24 +300,6 @@ def _check_alike(
       f'{name} of process {process} differ from those of process 0; put the '
       'same files on every host.'
     )
-
-
-def _test_task(config: ConfigDict) -> tasks.Task:
-  """Returns the task whose test split is evaluated.
-
-  Another task than the one to train on has its own wording and grader; the
-  instruction is the job's, for the two are continued alike.
-  """
-  if not config.task.eval_name:
-    return tasks.get(config.task)
-  return tasks.get(
-    tasks.Settings(
-      name=config.task.eval_name,
-      instruction=config.task.instruction,
-      manual_dir=config.task.manual_dir,
-      data_dir=config.task.data_dir,
-    )
-  )
 
 
 def _open_graders(

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -268,7 +269,8 @@ def _stages(job: Job, plans: list[Phase], started: float) -> None:
   results = {'base': train.evaluate_into(job, 'base', job.base_on_devices(), 0)}
   say(f'base: {_result(results["base"])}')
   seconds = time.monotonic() - started
-  say(f'{seconds:.0f} s after start; the first step of a stage compiles first')
+  compiles = '; the first step of a stage compiles first' if plans else ''
+  say(f'{seconds:.0f} s after start{compiles}')
   for note in _cut_off(job, results['base']):
     say(note)
   for plan in plans:
@@ -372,10 +374,11 @@ def _result(result: dict[str, Any]) -> str:
     value, low, high = (points(x, signed) for x in values)
     return f'{value} [{low}, {high}]'
 
-  return (
-    f'Acc@t1 {figure("accuracy_t1")}  Acc@t2 {figure("accuracy_t2")}  '
-    f'Δ {figure("delta", signed=True)}'
+  turns = itertools.takewhile(
+    lambda turn: f'accuracy_t{turn}' in result, itertools.count(1)
   )
+  rates = [f'Acc@t{turn} {figure(f"accuracy_t{turn}")}' for turn in turns]
+  return '  '.join([*rates, f'Δ {figure("delta", signed=True)}'])
 
 
 def table(results: dict[str, Any]) -> str:
@@ -388,9 +391,10 @@ def table(results: dict[str, Any]) -> str:
     'Δ c→i': 'delta_c_to_i',
     'changed': 'answer_change_rate',
   }
-  lines = [f'{"":8}' + ''.join(f'{head:>20}' for head in columns)]
+  wide = 1 + max(7, *map(len, results))
+  lines = [f'{"":{wide}}' + ''.join(f'{head:>20}' for head in columns)]
   for name, result in results.items():
-    line = f'{name:8}'
+    line = f'{name:{wide}}'
     for metric in columns.values():
       values = (result[metric], *result['ci95'][metric])
       value, low, high = map(points, values)

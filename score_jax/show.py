@@ -40,8 +40,8 @@ def show(config: ConfigDict, split: str, count: int) -> Iterator[str]:
   Raises:
     ConfigError: if the task or the tokenizer cannot be had.
   """
-  task = tasks.get(config.task)
   c = config.task
+  task = tasks.tested(c) if split == 'test' else tasks.get(c)
   folder = base_model.model_folder(config)
   words = tokenizer.load(folder, Chat(c.chat, c.system, c.thinking))
   most = config.task.train_problems if split == 'train' else 0
@@ -57,7 +57,7 @@ def show(config: ConfigDict, split: str, count: int) -> Iterator[str]:
   for problem in problems[:count]:
     yield from _problem(problem, words)
   yield ''
-  yield from _between(task, words)
+  yield from _between(tasks.get(c), words)
   yield ''
   yield from _lengths(problems, words, config)
 

@@ -56,6 +56,13 @@ def test_words_that_the_bundled_model_lacks_are_explained(tmp_path):
   assert '<unknown> stands' not in '\n'.join(show.show(config, 'train', 1))
 
 
+def test_the_test_split_is_of_the_task_that_is_tested(tmp_path):
+  config = _config(tmp_path, '{"problem": "1+1=", "answer": "2"}\n')
+  config.task.eval_name = 'arithmetic'
+  assert next(show.show(config, 'test', 1)).startswith('task      arithmetic,')
+  assert next(show.show(config, 'train', 1)).startswith('task      jsonl, 1 ')
+
+
 def test_lengths_are_of_the_whole_split_beside_their_limits(tmp_path):
   lines = ''.join(
     f'{{"problem": "{"1" * n}", "answer": "{n}", "reference": "1"}}\n'

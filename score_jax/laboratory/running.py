@@ -163,7 +163,8 @@ class _Pace:
 
   def left(self) -> str:
     """Returns how many are left to train, and when the last one will end."""
-    words = f'{len(self._left)} runs left to train'
+    count = len(self._left)
+    words = f'{count} run{"s" * (count != 1)} left to train'
     if not self._ended:
       return words
     each = (time.monotonic() - self._started) / self._ended

@@ -188,7 +188,7 @@ def _seeds(cells: Cells, sheet: Sheet) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-  return ', '.join(catalogue.METHODS[name][0] for name in names)
+  return '; '.join(catalogue.METHODS[name][0] for name in names)
 
 
 def _each(cells: Cells, say: Callable[[Sequence[Cell]], str]) -> str:

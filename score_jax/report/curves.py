@@ -112,7 +112,7 @@ def health(run: Run) -> Figure:
     SHARES[0]: [(f'flat_groups_t{t}', t) for t in turns],
     SHARES[1]: [(f'truncated_t{t}', t) for t in turns],
     CLIPPED: [('grad_norm', None)],
-    'Sampling and scoring apart, nats': [('logp_gap_mean', None)],
+    'Sampling and scoring apart, nats per token': [('logp_gap_mean', None)],
   }
   if _moves(run, 'beta2'):
     panels['Weight that holds attempt 1, β2'] = [('beta2', None)]
@@ -262,8 +262,16 @@ def _stack(axes: Axes, run: Run, turn: int) -> None:
 
 
 def _smoothed(part: Segment, name: str) -> np.ndarray:
-  window = max(1, len(part.steps) // PARTS_SMOOTHED)
-  return style.smooth(part.series(name), window)
+  return style.smooth(part.series(name), _window(part))
+
+
+def _window(part: Segment) -> int:
+  return max(1, len(part.steps) // PARTS_SMOOTHED)
+
+
+def is_smoothed(part: Segment) -> bool:
+  """Returns whether its moving mean is another line than its steps."""
+  return _window(part) > 1
 
 
 def _phases(axes: Axes, position: int, run: Run, stage: str) -> None:

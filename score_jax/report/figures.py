@@ -18,12 +18,12 @@ BARS = 3  # Turns that fit as bars side by side; more are drawn as lines.
 BINS = 20
 CAPTIONS = {
   'accuracy': 'Test problems. Whiskers: 95 % intervals by bootstrap over '
-  'problems. Below each group: what looking again has gained, Δ.',
+  'problems.',
   'transitions': 'Test problems. Blue and green together are the answers that '
   'are right in the end; grey and red are wrong in the end.',
-  'training_accuracy': 'Thin: each step. Thick: its moving average. Training '
-  'samples its attempts, so it is right less often than the checks on held-out '
-  'problems (dots), which take the most probable token.',
+  'training_accuracy': 'Training samples its attempts, so it is right less '
+  'often than the checks on held-out problems (dots), which take the most '
+  'probable token.',
   'training_transitions': 'The four shares add up to 100 %. Fixing must grow '
   'without breaking.',
   'training_changes': 'A model that stops changing its answers has stopped '
@@ -85,7 +85,10 @@ def accuracy(run: Run) -> Figure:
 def transitions(run: Run) -> Figure:
   """Returns the four fates of an answer, one bar per checkpoint and pair."""
   bars = [
-    (name, turn) for turn in curves.pairs(run.turns) for name in run.summaries
+    (name, turn)
+    for turn in curves.pairs(run.turns)
+    for name, summary in run.summaries.items()
+    if not np.isnan(files.value(summary, f'accuracy_t{turn}'))
   ]
   title = 'What the next attempt does to an answer'
   figure = style.figure(1.6 + 0.55 * len(bars), title)
@@ -285,9 +288,13 @@ def _twice(run: Run) -> bool:
 
 
 def _measured(name: str, run: Run) -> str:
-  """Returns the numbers that end a caption, or ''."""
+  """Returns what ends a caption for this run's numbers, or ''."""
   if name == 'edits':
     return _mean_edits(run)
+  if name == 'accuracy' and run.turns <= BARS:
+    return ' Below each group: what looking again has gained, Δ.'
+  if name == 'training_accuracy' and any(map(curves.is_smoothed, run.segments)):
+    return ' Thin: each step. Thick: its moving average.'
   return curves.speed(run) if name == 'seconds' else ''
 
 

@@ -91,6 +91,8 @@ def checkpoint(name: str) -> str:
     return 'Before training'
   if name == 'training':
     return 'After training'
+  if match := re.fullmatch(r'attempts(\d+)', name):
+    return f'Asked {match[1]} times'
   return f'After {stage(name)}' if stage(name) != name else name
 
 

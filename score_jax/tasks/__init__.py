@@ -93,6 +93,27 @@ def get(settings: Settings) -> Task:
   )
 
 
+def tested(settings: Settings) -> Task:
+  """Returns the task whose test split is evaluated.
+
+  Another task than the one to train on has its own wording and grader; the
+  instruction is the job's, for the two are continued alike.
+
+  Args:
+    settings: those of the config, or anything with their names.
+  """
+  if not settings.eval_name:
+    return get(settings)
+  return get(
+    Settings(
+      name=settings.eval_name,
+      instruction=settings.instruction,
+      manual_dir=settings.manual_dir,
+      data_dir=settings.data_dir,
+    )
+  )
+
+
 def _grader(name: str) -> str:
   if not re.fullmatch(r'[\w.]+:\w+', name):
     raise ConfigError(

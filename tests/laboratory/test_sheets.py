@@ -89,7 +89,7 @@ def test_the_four_fates_of_a_method_fill_its_bar(drawn):
   assert 'breaks 10.0' in caption
   assert 'which is +20.0' in caption
   assert 'One seed each' in caption
-  assert 'Not there yet: Base model, STaR, D, Pair-SFT, D.' in caption
+  assert 'Not there yet: Base model; STaR, D; Pair-SFT, D.' in caption
 
 
 def test_seeds_are_averaged_and_their_number_is_said(drawn):
@@ -108,7 +108,7 @@ def test_seeds_are_averaged_and_their_number_is_said(drawn):
   [
     ('accuracy', 'SCoRe'),
     ('shift', 'Single-turn RL'),
-    ('budget', 'Base model, SCoRe (--methods=base,score)'),
+    ('budget', 'Base model; SCoRe (--methods=base,score)'),
     ('attempts', 'SCoRe, three turns'),
   ],
 )

@@ -385,6 +385,22 @@ def test_what_a_model_is_asked_beside_stands_behind_the_stages(asked):
   assert (read.trained, read.newest) == ('stage2', 'stage2')
 
 
+def test_only_pairs_of_attempts_that_were_made_have_a_bar(asked):
+  (axes,) = figures.transitions(files.read(asked)).axes
+  labels = [label.get_text() for label in axes.get_yticklabels()]
+  assert len(labels) == 4 + 1  # Of attempt 3 one alone knows.
+  assert labels[3:] == [
+    'Asked 3 times\nattempt 1 to 2',
+    'Asked 3 times\nattempt 2 to 3',
+  ]
+
+
+def test_a_caption_speaks_of_what_is_drawn(asked):
+  made = figures.pictures(files.read(asked))
+  assert 'Below each group' in made['accuracy'].caption
+  assert 'Thick' not in made['training_accuracy'].caption  # Too few steps.
+
+
 def test_numbers_on_bars_do_not_run_into_each_other(asked):
   with mpl.rc_context(style.LOOK):  # As `style.picture` draws it.
     drawn = figures.accuracy(files.read(asked))
