@@ -336,31 +336,7 @@ def _check_sampling(config: ConfigDict) -> None:
     f'{sampling.top_k} and {sampling.top_p}.',
   )
   _check_decoding(config)
-  cut = sampling.top_k > 0 or sampling.top_p < 1
-  refuse(
-    cut and not sampling.score_truncated,
-    f'sampling.top_k={sampling.top_k}, sampling.top_p={sampling.top_p} train '
-    'another distribution than the whole one, for the update scores what is '
-    'sampled from; set top_k=0 and top_p=1.0, or, where that is meant, '
-    'sampling.score_truncated=True.',
-  )
-  narrow = [
-    f'{name}={kind}'
-    for name, kind in (
-      ('model.dtype', config.model.dtype),
-      ('sampling.weights', sampling.weights),
-      ('sampling.cache', sampling.cache),
-    )
-    if kind not in ('float32', 'same')
-  ]
-  refuse(
-    cut and bool(narrow),
-    f'sampling.top_k={sampling.top_k}, sampling.top_p={sampling.top_p} do not '
-    f'go with {", ".join(narrow)}: rounded, a token is sampled that the update '
-    'finds cut off, where it has no log-probability; set top_k=0 and '
-    'top_p=1.0, or model.dtype=float32 with weights and cache as they are '
-    "('same').",
-  )
+  _check_cut(config)
   shares = tuple(sampling.compact)
   refuse(
     not all(0 < share <= 1 for share in shares)
@@ -380,6 +356,36 @@ def _check_sampling(config: ConfigDict) -> None:
     baseline in ('leave_one_out', 'group') and sampling.first_attempts < 2,
     f'method.baseline={baseline} needs sampling.first_attempts of at least '
     f'2; got {sampling.first_attempts}.',
+  )
+
+
+def _check_cut(config: ConfigDict) -> None:
+  sampling = config.sampling
+  if not sampling.top_k and sampling.top_p == 1:
+    return
+  refuse(
+    not sampling.score_truncated,
+    f'sampling.top_k={sampling.top_k}, sampling.top_p={sampling.top_p} train '
+    'another distribution than the whole one, for the update scores what is '
+    'sampled from; set top_k=0 and top_p=1.0, or, where that is meant, '
+    'sampling.score_truncated=True.',
+  )
+  narrow = [
+    f'{name}={kind}'
+    for name, kind in (
+      ('model.dtype', config.model.dtype),
+      ('sampling.weights', sampling.weights),
+      ('sampling.cache', sampling.cache),
+    )
+    if kind not in ('float32', 'same')
+  ]
+  refuse(
+    bool(narrow),
+    f'sampling.top_k={sampling.top_k}, sampling.top_p={sampling.top_p} do not '
+    f'go with {", ".join(narrow)}: rounded, a token is sampled that the update '
+    'finds cut off, where it has no log-probability; set top_k=0 and '
+    'top_p=1.0, or model.dtype=float32 with weights and cache as they are '
+    "('same').",
   )
 
 
