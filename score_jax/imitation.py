@@ -147,7 +147,8 @@ class ImitationRound:
       processes.enter('sampling')
       graded = self._sample(params, number, times)
       seen.append(phase.seen(job, graded))
-      total = {k: total[k] + x for k, x in phase.sampled(graded).items()}
+      counts = phase.sampled(graded, job.config.sampling.second_attempts)
+      total = {k: total[k] + x for k, x in counts.items()}
     journal.samples(_few(job, graded))
     return {name: _mean([one[name] for one in seen]) for name in seen[0]}, total
 
@@ -209,7 +210,9 @@ class ImitationRound:
         graded = self._sample(params, batch, times)
         found += traces_of(self.job, graded)
         self._first = phase.seen(self.job, graded)
-        total = {k: total[k] + x for k, x in phase.sampled(graded).items()}
+        shared = self.job.config.sampling.second_attempts
+        counts = phase.sampled(graded, shared)
+        total = {k: total[k] + x for k, x in counts.items()}
     self._first |= total
     return found
 

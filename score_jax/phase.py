@@ -284,7 +284,7 @@ def greedy_rewards(
       trajectory, problems, job.grader, job.tokenizer
     )()
     columns.append(np.repeat(rewards(job, read)[:, 0], every))
-    total = {k: total[k] + x for k, x in sampled(read).items()}
+    total = {k: total[k] + x for k, x in sampled(read, 1).items()}
   return np.stack(columns, axis=1), total
 
 
@@ -313,9 +313,7 @@ def seen(job: Job, graded: rollout.Rollout) -> dict[str, float | None]:
 SAMPLED = ('sampled_attempts', 'sampled_tokens')
 
 
-def sampled(
-  graded: rollout.Rollout, second_attempts: int = 1
-) -> dict[str, int]:
+def sampled(graded: rollout.Rollout, second_attempts: int) -> dict[str, int]:
   """Returns how many attempts were sampled, and of how many tokens.
 
   Args:
