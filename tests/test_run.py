@@ -187,6 +187,22 @@ def test_half_of_the_first_attempts_may_be_the_bases(runs, tmp_path):
     assert 0.4 < row['tokens_t1'] / row['tokens_t2'] < 0.6
 
 
+def test_an_evaluation_says_nothing_of_steps_and_all_that_it_asked(
+  runs, tmp_path
+):
+  said = runs.finish(tmp_path, 'evaluate', eval__attempts=3, **SHORT)
+  for absent in ('a step ', 'trained ', 'memory ', 'first step of a stage'):
+    assert absent not in said
+  lines = said.splitlines()
+  (asked,) = (line for line in lines if line.startswith('attempts3: '))
+  assert '  Acc@t3 ' in asked
+  base, again = (
+    next(line for line in reversed(lines) if line.startswith(name))
+    for name in ('base ', 'attempts3 ')
+  )
+  assert base.index('[') == again.index('[')  # The columns stand in line.
+
+
 def test_second_attempts_may_share_their_first_one(runs, tmp_path):
   runs.finish(
     tmp_path,

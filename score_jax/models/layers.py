@@ -122,8 +122,8 @@ def made_once(
 
   XLA fuses what is computed number by number into all that reads it, and takes
   barriers out before it does: every layer, row, head and gradient would have
-  its cosines computed anew, which is a twentieth of an update. What comes out
-  of a conditional it reads.
+  its cosines computed anew (docs/costs.md, "Angles once"). What comes out of a
+  conditional it reads.
 
   Args:
     arrays: what is read often.

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import html.parser
 import io
 import itertools
@@ -396,9 +397,16 @@ def test_only_pairs_of_attempts_that_were_made_have_a_bar(asked):
 
 
 def test_a_caption_speaks_of_what_is_drawn(asked):
-  made = figures.pictures(files.read(asked))
+  run = files.read(asked)
+  made = figures.pictures(run)
   assert 'Below each group' in made['accuracy'].caption
   assert 'Thick' not in made['training_accuracy'].caption  # Too few steps.
+  longer = [
+    dataclasses.replace(part, steps=part.steps * curves.PARTS_SMOOTHED * 2)
+    for part in run.segments
+  ]
+  made = figures.pictures(dataclasses.replace(run, segments=tuple(longer)))
+  assert 'Thick: its moving average.' in made['training_accuracy'].caption
 
 
 def test_numbers_on_bars_do_not_run_into_each_other(asked):
