@@ -71,16 +71,15 @@ _parts.defvjp(lambda x: (_parts(x), None), lambda _, parts: (jnp.stack(parts),))
 def limits(cores: int) -> dict[str, int]:
   """Returns `few` and `some` of Execution, as they are fastest on a CPU.
 
-  Blocks are faster than a kernel as it lies up to 32 rows on one core and 8 on
-  two, which the square goes through: all cores share the product with a kernel
-  as it lies, or turned, and one of them alone reads the blocks. Turned kernels
-  are as fast as they lie up to 64 rows, or faster; on more than two cores that
-  is not measured (docs/performance.md, "Kernels in blocks, and turned").
+  Turned kernels are the fastest form from 3 rows to 64, or as fast as another;
+  for one row and two it is blocks, which one core alone reads, however many
+  there are. More than two cores were not measured (docs/performance.md, "Kernels
+  in blocks, and turned").
 
   Args:
     cores: of the processor, that the program may use.
   """
-  return {'few': 32 // cores**2, 'some': 64}
+  return {'few': 2 if cores <= 2 else 0, 'some': 64}
 
 
 def form_of(execution: Execution, rows: int) -> str:
