@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import math
 
+from score_jax import sharding
 from score_jax.chips import Chip
 from score_jax.programs import (
   adapter,
@@ -477,10 +478,11 @@ def evaluation_seconds(
 ) -> float:
   """Returns the seconds that sampling one problem of an evaluation takes."""
   config = setup.config.copy_and_resolve_references()
+  size = config.eval.batch
   with config.unlocked():
-    config.train.trajectories = config.eval.batch
+    config.train.trajectories = sharding.filled(Sizes(setup).shards, size)
     config.train.accumulation = config.sampling.parts = 1
     config.sampling.first_attempts = config.sampling.second_attempts = 1
   costs = sampling_cost(dataclasses.replace(setup, config=config)).values()
   seconds = sum(max(c.seconds(chip, efficiency).values()) for c in costs)
-  return seconds / config.eval.batch
+  return seconds / size

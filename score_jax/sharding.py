@@ -100,6 +100,14 @@ def row_shards(mesh: Mesh | None) -> int:
   return math.prod(mesh.shape[axis] for axis in AXES['batch'])
 
 
+def filled(shards: int, rows: int) -> int:
+  """Returns the least number of rows, not below this one, that parts divide.
+
+  Rows that do not divide are read whole by every device.
+  """
+  return -(-rows // shards) * shards
+
+
 def constrain(mesh: Mesh | None, x: jax.Array, *axes: str | None) -> jax.Array:
   """Returns x, laid out on the mesh by its axis names; no mesh, no layout."""
   if mesh is None:

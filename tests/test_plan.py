@@ -52,6 +52,17 @@ def test_the_updates_and_evaluations_are_those_of_the_job(job, steps, tested):
   assert made.times.evaluations == pytest.approx(100 * tested * each)
 
 
+def test_a_batch_of_an_evaluation_is_planned_as_it_is_filled_up():
+  def seconds(batch):
+    made = a_plan(**{'eval.batch': batch, 'mesh.fsdp': 16})
+    each = estimate.evaluation_seconds(
+      made.setup, made.target.chip, Efficiency()
+    )
+    return batch * each
+
+  assert seconds(500) == pytest.approx(seconds(512))
+
+
 @pytest.mark.parametrize('job', ['pretrain', 'evaluate'])
 def test_a_job_that_trains_nothing_by_sampling_is_not_planned(job):
   config = settings()

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import re
+import types
 
 import flax.linen as nn
 import jax
@@ -14,7 +15,8 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec
 
-from score_jax import learner, sampler, sharding
+from score_jax import config as config_lib
+from score_jax import learner, sampler, sharding, train
 from score_jax.learner import Batch, TrainState
 from score_jax.policy import Policy
 from score_jax.trajectory import Trajectory
@@ -208,6 +210,23 @@ def test_rows_are_put_a_part_on_each_device():
   assert {s.data.shape for s in found.addressable_shards} == {(2, 3)}
   odd = sharding.put_rows(MESH, rows[:5])
   assert {s.data.shape for s in odd.addressable_shards} == {(5, 3)}
+
+
+@pytest.mark.parametrize(
+  ('shards', 'rows', 'filled'),
+  [(1, 7, 7), (4, 8, 8), (16, 500, 512), (8, 3, 8)],
+)
+def test_rows_are_filled_up_to_as_many_for_each_device(shards, rows, filled):
+  assert sharding.filled(shards, rows) == filled
+
+
+@pytest.mark.parametrize(('problems', 'size'), [(50, 44), (6, 8)])
+def test_an_evaluation_gives_each_device_as_many_problems(problems, size):
+  config = config_lib.default()
+  config.eval.batch = 42
+  job = types.SimpleNamespace(config=config, mesh=MESH)
+  assert sharding.row_shards(MESH) == 4
+  assert train._batch(job, range(problems)) == size
 
 
 def test_without_a_mesh_nothing_is_laid_out():
