@@ -316,13 +316,17 @@ SAMPLED = ('sampled_attempts', 'sampled_tokens')
 def sampled(graded: rollout.Rollout, second_attempts: int) -> dict[str, int]:
   """Returns how many attempts were sampled, and of how many tokens.
 
+  First attempts that the task gives are not.
+
   Args:
     graded: trajectories.
     second_attempts: adjacent ones that share a first attempt, which counts once.
   """
   span = shards.fetch(graded.trajectory.span)
   tokens = span[..., 1] - span[..., 0]
-  first, later = tokens[::second_attempts, 0], tokens[:, 1:]
+  own = np.array([not problem.attempt for problem in graded.problems])
+  first = tokens[:, 0][own][::second_attempts]
+  later = tokens[:, 1:]
   return {
     'sampled_attempts': first.size + later.size,
     'sampled_tokens': int(first.sum() + later.sum()),

@@ -1,6 +1,7 @@
 """What was sampled is read attempt by attempt, graded and paid."""
 
 import contextlib
+import dataclasses
 import types
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from score_jax import grading, rollout, sampler, sharding
+from score_jax import grading, phase, rollout, sampler, sharding
 from score_jax.data import Problems
 from score_jax.problem import Outcome, Problem, Verdict
 from score_jax.timing import Times
@@ -94,6 +95,16 @@ def test_three_turns_are_read_where_there_are_three():
   graded = _read(('a.', 'b.', 'c.'), ('b.', 'a', 'b.'))
   assert graded.texts == [['a', 'b', 'c'], ['b', 'a', 'b']]
   assert graded.right().tolist() == [[True, False, False], [True, False, True]]
+
+
+def test_attempts_that_the_task_gives_are_not_counted_as_sampled():
+  graded = _read(('a.', 'b.'), ('abc.', 'a.'))
+  found = phase.sampled(graded, 1)
+  assert found == {'sampled_attempts': 4, 'sampled_tokens': 10}
+  first, second = graded.problems
+  given = (dataclasses.replace(first, attempt='a'), second)
+  found = phase.sampled(dataclasses.replace(graded, problems=given), 1)
+  assert found == {'sampled_attempts': 3, 'sampled_tokens': 8}
 
 
 OUTCOMES = (('a.', 'c.'), ('f.', 'e.'), ('g.', 'b.'), ('b', 'c'))
