@@ -12,9 +12,13 @@ import dataclasses
 import functools
 import os
 import pathlib
+import tempfile
 import warnings
 
 import jax
+
+from score_jax.config import ConfigError
+from score_jax.places import SCHEME
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
 FROM_DISK = '/jax/compilation_cache/cache_hits'
@@ -99,7 +103,7 @@ def words(programs: list[Program]) -> str:
   return f'{", ".join(listed)}{more} in {seconds:.1f} s'
 
 
-def keep(folder: str, least_seconds: float) -> pathlib.Path | None:
+def keep(folder: str, least_seconds: float) -> str | None:
   """Has programs kept on disk and read from there; returns where, or None.
 
   What the environment says (JAX_COMPILATION_CACHE_DIR and its like) stays.
@@ -107,21 +111,44 @@ def keep(folder: str, least_seconds: float) -> pathlib.Path | None:
   so one folder may serve many jobs at once.
 
   Args:
-    folder: 'auto' = score_jax/compiled in the user's folder for caches; '' =
-      nowhere.
+    folder: on a disk, or gs://BUCKET/FOLDER; 'auto' = score_jax/compiled in the
+      user's folder for caches, if it can be written to; '' = nowhere.
     least_seconds: programs that compile faster are not kept.
+
+  Raises:
+    ConfigError: if a folder that was named cannot be written to.
   """
   # What model.products=onednn compiles cannot be kept; jax warns each time.
   warnings.filterwarnings('ignore', message='.*onednn-fusion')
   given = jax.config.jax_compilation_cache_dir
   if given or not folder:
-    return pathlib.Path(given) if given else None
-  path = _users() / 'score_jax' / 'compiled'
-  if folder != AUTO:
-    path = pathlib.Path(folder).expanduser().absolute()
-  jax.config.update('jax_compilation_cache_dir', str(path))
+    return given or None
+  if folder.startswith(SCHEME):
+    where = folder
+  elif folder == AUTO:
+    where = str(_users() / 'score_jax' / 'compiled')
+    if _trouble(where):
+      return None
+  else:
+    where = str(pathlib.Path(folder).expanduser().absolute())
+    if trouble := _trouble(where):
+      raise ConfigError(
+        f'compilation.folder={folder} cannot be written to ({trouble}); set it '
+        "to a folder that can, or to '' to keep no compiled programs."
+      )
+  jax.config.update('jax_compilation_cache_dir', where)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', least_seconds)
-  return path
+  return where
+
+
+def _trouble(folder: str) -> str | None:
+  """Returns why a folder cannot be written to, None where it can."""
+  try:
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      return None
+  except OSError as error:
+    return error.strerror
 
 
 def _users() -> pathlib.Path:

@@ -263,7 +263,7 @@ def _checkpoint() -> ConfigDict:
 def _eval() -> ConfigDict:
   c = ConfigDict()
   c.problems = 2000  # Of the test split, paired over all checkpoints.
-  c.batch = 500  # Problems sampled at once.
+  c.batch = 500  # Problems sampled at once; filled up to as many per device.
   c.temperature = 0.0  # 0 = greedy (the paper).
   c.every = 20  # Steps between validations during training; 0 = never.
   c.attempts = 0  # Also evaluated in the end, so many in a row; 0 = not.
@@ -299,7 +299,7 @@ def _limits() -> ConfigDict:
 
 def _compilation() -> ConfigDict:
   c = ConfigDict()
-  # Where compiled programs are kept for the next start; 'auto' =
+  # Where compiled programs are kept for the next start (gs:// too); 'auto' =
   # ~/.cache/score_jax/compiled, '' = nowhere. JAX_COMPILATION_CACHE_DIR wins.
   c.folder = 'auto'
   c.least_seconds = 1.0  # Programs that compile faster are not kept.

@@ -100,6 +100,32 @@ def test_programs_are_kept_in_the_users_cache_unless_told_otherwise(tmp_path):
   assert _started('', **user)[0] == 'None'
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
+  file = tmp_path / 'file'
+  file.write_text('')
+  with pytest.raises(subprocess.CalledProcessError) as refused:
+    _started(file / 'kept')
+  said = refused.value.stderr
+  assert f'compilation.folder={file / "kept"} cannot be written to' in said
+  assert "or to '' to keep no compiled programs" in said
+  # Nobody chose the user's own.
+  assert _started('auto', XDG_CACHE_HOME=str(file))[0] == 'None'
+
+
+KEPT = """
+import sys
+from score_jax import compilation
+import jax
+print(compilation.keep(sys.argv[1], 0.0), jax.config.jax_compilation_cache_dir)
+"""
+
+
+def test_a_bucket_is_given_to_jax_as_it_is(tmp_path):
+  bucket = 'gs://bucket/compiled'
+  said = _ended(KEPT, bucket, XDG_CACHE_HOME=str(tmp_path)).stdout
+  assert said.split() == [bucket, bucket]
+
+
 # By oneDNN, whose programs JAX cannot write.
 NOT_KEPT = """
 import sys
