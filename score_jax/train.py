@@ -24,6 +24,7 @@ from score_jax import (
   processes,
   profiling,
   rollout,
+  sharding,
   streams,
 )
 from score_jax.checkpoint import CheckpointError, Checkpoints
@@ -156,7 +157,7 @@ def _loop(
   first = len(journal.history)
   if config.eval.every and first < steps:
     _compile_validation(stage.job, state.params)
-  with _measured(stage.job, name) as (times, compiled, profile):
+  with _measured(stage, first) as (times, compiled, profile):
     for step in range(first, steps):
       done = step + 1
       last = done == steps
@@ -206,12 +207,18 @@ def _say_held_up(journal: Journal | Silent) -> None:
 
 @contextlib.contextmanager
 def _measured(
-  job: Job, name: str
+  stage: Stage | ImitationRound, made: int
 ) -> Iterator[tuple[Times, compilation.Counter, profiling.Profile]]:
-  """Gives what measures the steps of a stage."""
-  c, folder = job.config.profile, job.workdir / 'profile' / name
+  """Gives what measures the steps of a stage, so many of which are made."""
+  name, steps = stage.plan.name, stage.plan.steps
+  c, folder = stage.job.config.profile, stage.job.workdir / 'profile' / name
   # All processes do the same, so one of them is looked at.
   first = c.first_step if processes.is_first() else 0
+  if first and not made < first <= steps:
+    say(
+      f'warning   profile.first_step={first} is none of the steps {made + 1} to '
+      f'{steps} that {name} has to make, so nothing of it is traced'
+    )
   with (
     contextlib.closing(Times()) as times,
     contextlib.closing(
@@ -305,7 +312,7 @@ def evaluate(
     grader: of their task.
     inference: what the model is asked; None: the job's attempts.
   """
-  size = min(job.config.eval.batch, len(problems))
+  size = _batch(job, problems)
   ready = job.prepared(params)
   reading, parts, rows = [], [], []
   for start in range(0, len(problems), size):
@@ -326,6 +333,12 @@ def evaluate(
   count = len(problems)
   whole = jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
   return evaluation.Attempts(**whole), rows[:count]
+
+
+def _batch(job: Job, problems: data.Problems) -> int:
+  """Returns how many problems are sampled at once in an evaluation."""
+  size = min(job.config.eval.batch, len(problems))
+  return sharding.filled(sharding.row_shards(job.mesh), size)
 
 
 def _asked(
@@ -355,7 +368,7 @@ def _asked(
 
 def _compile_validation(job: Job, params: Any) -> None:
   """Compiles what validations call, so that no later step has to."""
-  size = min(job.config.eval.batch, len(job.validation))
+  size = _batch(job, job.validation)
   _, sampler, inputs = _asked(
     job, job.prepared(job.bound(params)), job.validation, np.arange(size)
   )

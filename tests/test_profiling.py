@@ -36,3 +36,15 @@ def test_a_trace_holds_the_wanted_steps_and_names_their_phases(runs, tmp_path):
 
 def test_nothing_is_traced_unless_asked_for(unbroken):
   assert not (unbroken / 'profile').exists()
+
+
+def test_a_trace_of_steps_that_are_not_made_is_told(runs, tmp_path):
+  said = runs.finish(
+    tmp_path,
+    'stage1',
+    train__stage1_steps=1,
+    eval__every=0,
+    profile__first_step=2,
+  )
+  assert 'profile.first_step=2 is none of the steps 1 to 1 that stage1' in said
+  assert not (tmp_path / 'profile').exists()
