@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from score_jax.laboratory.comparison import Figure, Line, spread
-from score_jax.report import markup
+from score_jax.report import markup, words
 
 # Heading, metric of `evaluation.problem_values`; all in percent.
 COLUMNS = {
@@ -259,8 +259,8 @@ def _text(entry: Entry) -> str:
 
 
 def _percents(x: Figure) -> list[str]:
-  """Returns mean, low and high, and no zero that is less than nothing."""
-  return [f'{round(100 * v, 1) + 0.0:.1f}' for v in (x.mean, x.low, x.high)]
+  """Returns mean, low and high, rounded as figures and pages round them."""
+  return [words.points(v) for v in (x.mean, x.low, x.high)]
 
 
 def latex(grid: Grid) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from score_jax.laboratory import tables
 from score_jax.laboratory.comparison import Against, Figure, Line
+from score_jax.report import words
 
 
 def figures(**changes):
@@ -58,6 +59,13 @@ def test_the_main_table_has_a_row_per_method_and_says_what_it_is():
   assert rows[0][-2:] == ['–', '–']
   assert 'Percent of 40 test problems, means over 1 to 3 seeds' in text
   assert 'within 1.0% of each other' in text
+
+
+def test_tables_round_as_figures_do():
+  gains = figures(delta=Figure(0.2485, 0.2, 0.3))
+  text = tables.markdown(tables.grids([line('score', 'SCoRe', gains)], 40)[0])
+  assert '24.9 [20.0, 30.0]' in text
+  assert words.points(0.2485) == '24.9'
 
 
 def test_only_the_main_table_is_there_where_nothing_else_was_asked():
