@@ -38,7 +38,7 @@ def groups(run: Run) -> str:
     members = [row for row in rows if fate(row) == key]
     parts.append(
       f'<h3>{heading}</h3><p class="quiet">{len(members):,} of {len(rows):,} '
-      f'problems {words.checkpoint_inside(latest)}'
+      f'problems {words.checkpoint_inside(latest, run.trains)}'
       + (f'; the first {shown} of them:' if len(members) > shown else '')
       + '</p>'
     )
@@ -48,7 +48,7 @@ def groups(run: Run) -> str:
       else {latest: row}
       for row in members[:shown]
     ]
-    parts.append(_cards(chosen))
+    parts.append(_cards(chosen, run.trains))
   return ''.join(parts)
 
 
@@ -71,7 +71,7 @@ def flow(run: Run) -> str:
     name = words.attempt(turn).capitalize()
     steps.append((name, _text(text), f'<span class="label">{verdict}</span>'))
   items = (f'<li><b>{name}</b>{text}{mark}</li>' for name, text, mark in steps)
-  name = escape(words.checkpoint_inside(run.newest))
+  name = escape(words.checkpoint_inside(run.newest, run.trains))
   return (
     f'<h3>One problem of the test set, {name}</h3>'
     f'<ol class="flow">{"".join(items)}</ol>'
@@ -107,19 +107,19 @@ def _by_id(rows: Iterable[Row]) -> dict[str, Row]:
   return {row.id: row for row in rows}
 
 
-def _cards(problems: Sequence[Mapping[str, Row]]) -> str:
+def _cards(problems: Sequence[Mapping[str, Row]], trains: bool) -> str:
   if not problems:
     return ''
   texts = [t for rows in problems for r in rows.values() for t in r.attempts]
   turns = max(len(r.attempts) for rows in problems for r in rows.values())
   short = max(map(len, texts)) <= SHORT and turns <= 2
-  cards = ''.join(_card(rows) for rows in problems)
+  cards = ''.join(_card(rows, trains) for rows in problems)
   return f'<div class="cards{" short" if short else ""}">{cards}</div>'
 
 
-def _card(rows: Mapping[str, Row]) -> str:
+def _card(rows: Mapping[str, Row], trains: bool) -> str:
   parts = [
-    f'<h4>{escape(words.checkpoint(name))}</h4>{_turns(row, None)}'
+    f'<h4>{escape(words.checkpoint(name, trains))}</h4>{_turns(row, None)}'
     for name, row in rows.items()
   ]
   facts = _facts(list(rows.values())[-1])

@@ -96,7 +96,8 @@ def transitions(run: Run) -> Figure:
   for position, (name, turn) in enumerate(bars):
     _fates(axes, position, run.summaries[name], turn)
   labels = [
-    words.checkpoint(n) + (f'\nattempt {t - 1} to {t}' if run.turns > 2 else '')
+    words.checkpoint(n, run.trains)
+    + (f'\nattempt {t - 1} to {t}' if run.turns > 2 else '')
     for n, t in bars
   ]
   axes.set_yticks(range(len(bars)), labels)
@@ -121,7 +122,7 @@ def edits(run: Run) -> Figure:
     for axes, turn in zip(line, turns, strict=True):
       _histogram(axes, run.rows[name], turn, style.turn_colour(turn))
       pair = f', attempt {turn - 1} to {turn}' if len(turns) > 1 else ''
-      axes.set_title(words.checkpoint(name) + pair)
+      axes.set_title(words.checkpoint(name, run.trains) + pair)
   for axes in grid[-1]:
     ticks = np.linspace(0, 1, 3)
     axes.set_xticks([SAME, *ticks], ['same\ntext', *(f'{x:g}' for x in ticks)])
@@ -174,7 +175,7 @@ def _bars(axes: Axes, run: Run) -> None:
   axes.set_xticks(
     range(len(run.summaries)),
     [
-      f'{words.checkpoint(name)}\n{_gain(summary, run.turns)}'
+      f'{words.checkpoint(name, run.trains)}\n{_gain(summary, run.turns)}'
       for name, summary in run.summaries.items()
     ],
   )
@@ -204,7 +205,7 @@ def _lines(axes: Axes, run: Run) -> None:
       marker=style.turn_marker(order + 1),
       linestyle=style.turn_dashes(order + 1),
       capsize=2.5,
-      label=words.checkpoint(name),
+      label=words.checkpoint(name, run.trains),
     )
   axes.set_xticks(turns)
   axes.set_xlabel('attempt')
@@ -304,7 +305,7 @@ def _mean_edits(run: Run) -> str:
     two = (evaluation.edit_distance_ratio, evaluation.levenshtein_ratio)
     edit, levenshtein = (edit_ratios(run.rows[name], 2, r).mean() for r in two)
     means.append(
-      f'{edit:.2f} {words.checkpoint_inside(name)} '
+      f'{edit:.2f} {words.checkpoint_inside(name, run.trains)} '
       f'({levenshtein:.2f} with the Levenshtein distance)'
     )
   return f' The mean of the second attempt is {", ".join(means)}.'

@@ -94,6 +94,11 @@ class Run:
   notes: tuple[str, ...]  # What was left out, and why.
 
   @property
+  def trains(self) -> bool:
+    """Whether its job does; the other kind evaluates a model as it is."""
+    return self.settings.get('job') != 'evaluate'
+
+  @property
   def turns(self) -> int:
     """The most attempts that an evaluation knows of, 2 where there is none."""
     turns = [_turns(summary) for summary in self.summaries.values()]

@@ -152,7 +152,8 @@ def lead(run: Run) -> str:
 def _headline_without_training(run: Run) -> str:
   if run.summaries:
     name, summary = list(run.summaries.items())[-1]
-    return f'{words.checkpoint(name)}, {_accuracies(summary)}'
+    label = words.checkpoint(name, run.trains)
+    return f'{label}, {_accuracies(summary)}'
   if run.segments:
     part = run.segments[-1]
     step = part.steps[-1]['step']
@@ -244,9 +245,12 @@ def _numbers(run: Run, pictures: dict[str, Picture]) -> str:
 
 def _training(run: Run, pictures: dict[str, Picture]) -> str:
   if not run.segments:
-    return _section(
-      'training', '<p>No step of training has been logged yet.</p>'
+    absent = (
+      'No step of training has been logged yet.'
+      if run.trains
+      else 'This job evaluates a model, and trains nothing.'
     )
+    return _section('training', f'<p>{absent}</p>')
   spans = ', '.join(
     f'{len(part.steps):,} of {escape(words.stage(part.stage))}'
     for part in run.segments

@@ -23,7 +23,7 @@ def numbers(run: Run) -> str:
   """Returns every metric of every checkpoint, and its change by training."""
   changes = _changes(run)
   head = ['In per cent']
-  head += [_heading(*pair) for pair in run.summaries.items()]
+  head += [_heading(*pair, run.trains) for pair in run.summaries.items()]
   compared = 'base' in run.summaries and run.trained is not None
   head += ['Change by training'] * compared
   lines = []
@@ -107,7 +107,7 @@ def shares(run: Run, field: str, heading: str) -> str:
     return ''
   turns = range(1, run.turns + 1)
   head = [field.capitalize(), 'Problems'] + [
-    f'{escape(words.checkpoint(name))}, attempt {turn}'
+    f'{escape(words.checkpoint(name, run.trains))}, attempt {turn}'
     for name in names
     for turn in turns
   ]
@@ -252,12 +252,12 @@ def _number(value: float, ends: tuple[float, float], signed: bool) -> str:
   return text + (f'<small>{interval}</small>' if interval else '')
 
 
-def _heading(checkpoint: str, summary: dict) -> str:
+def _heading(checkpoint: str, summary: dict, trains: bool) -> str:
   step = files.value(summary, 'step')
   used = (
     '' if math.isnan(step) or not step else f'<small>step {step:.0f}</small>'
   )
-  return escape(words.checkpoint(checkpoint)) + used
+  return escape(words.checkpoint(checkpoint, trains)) + used
 
 
 def _share(rows: Sequence[Row], turn: int) -> str:

@@ -85,10 +85,15 @@ def _round(name: str) -> str:
   return f'round{SPACE}{match[1]}' if match else ''
 
 
-def checkpoint(name: str) -> str:
-  """Returns 'Before training' for 'base', 'After Stage I' for 'stage1'."""
+def checkpoint(name: str, trains: bool = True) -> str:
+  """Returns 'Before training' for 'base', 'After Stage I' for 'stage1'.
+
+  Args:
+    name: of the checkpoint, or of what the last one was asked beside.
+    trains: whether the job does; else its base is all that it looks at.
+  """
   if name == 'base':
-    return 'Before training'
+    return 'Before training' if trains else 'As evaluated'
   if name == 'training':
     return 'After training'
   if match := re.fullmatch(r'attempts(\d+)', name):
@@ -96,9 +101,9 @@ def checkpoint(name: str) -> str:
   return f'After {stage(name)}' if stage(name) != name else name
 
 
-def checkpoint_inside(name: str) -> str:
+def checkpoint_inside(name: str, trains: bool = True) -> str:
   """Returns `checkpoint` as it stands inside a sentence."""
-  label = checkpoint(name)
+  label = checkpoint(name, trains)
   return label if label == name else label[0].lower() + label[1:]
 
 

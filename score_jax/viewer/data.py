@@ -74,7 +74,7 @@ def columns(
 def _sources(index: int, run: Run) -> list[Source]:
   stages = dict.fromkeys(sample.stage for sample in run.samples)
   tests = [
-    Source(index, name, words.checkpoint(name), False, rows)
+    Source(index, name, words.checkpoint(name, run.trains), False, rows)
     for name, rows in run.rows.items()
   ]
   return tests + [

@@ -1,31 +1,31 @@
+"""The page of a run: safe, whole, and right in what it says."""
+
 import collections
-import dataclasses
-import html.parser
-import io
-import itertools
 import json
 import re
 import subprocess
 import sys
 
-import hypothesis
-import hypothesis.strategies as st
-import matplotlib as mpl
-import matplotlib.image
-import numpy as np
 import pytest
+from reported import (
+  AFTER,
+  FIGURES,
+  Page,
+  row,
+  rows,
+  sample,
+  step,
+  summary,
+  write_lines,
+  write_run,
+)
 
 from score_jax import config as config_lib
-from score_jax import evaluation
 from score_jax.report import build as build_lib
 from score_jax.report import (
-  curves,
-  differences,
   examples,
-  figures,
   files,
   page,
-  style,
   tables,
   words,
 )
@@ -39,171 +39,6 @@ HOSTILE = (
   '&lt;b&gt; &amp; \u202e right to left',
   "' onclick='alert(4)",
 )
-FIGURES = {
-  'accuracy',
-  'transitions',
-  'training_accuracy',
-  'training_transitions',
-  'training_changes',
-  'training_kl',
-  'edits',
-  'health',
-  'seconds',
-}
-# (first attempt right, second attempt right) of problem i, in turn.
-BEFORE = [(True, True), (False, False), (True, False), (False, False)]
-AFTER = [(True, True), (False, True), (True, True), (False, False)]
-
-
-def outcome(right):
-  return 'right' if right else 'wrong'
-
-
-def row(number, fates, turns):
-  """A problem whose attempts after the second copy it."""
-  right = [*fates, *[fates[-1]] * (turns - 2)]
-  texts = [str(500 + number) if r else str(400 + number) for r in right]
-  return {
-    'id': f'sum/{number}',
-    'prompt': f'{number}+500=',
-    'answer': str(500 + number),
-    'attempts': texts,
-    'outcomes': [outcome(r) for r in right],
-    'truncated': [False] * turns,
-    'difficulty': '',
-  }
-
-
-def rows(fates, turns):
-  return [row(i, fates[i % 4], turns) for i in range(40)]
-
-
-def step(stage, number, turns):
-  names = ['accuracy_t{}', 'kl_t{}', 'entropy_t{}', 'truncated_t{}']
-  names += ['flat_groups_t{}', 'validation_accuracy_t{}']
-  entry = {'stage': stage, 'step': number, 'beta2': 0.1, 'grad_norm': 1.0}
-  entry |= {n.format(t): 0.1 * t for n in names for t in range(1, turns + 1)}
-  entry |= {'seconds': 2.0, 'seconds_sample': 1.0, 'tokens_per_second': 900.0}
-  for turn in range(2, turns + 1):
-    end = '' if turn == 2 else f'_t{turn}'
-    entry |= {f'delta_i_to_c{end}': 0.15, f'delta_c_to_i{end}': 0.05}
-    entry |= {f'answer_change_rate{end}': 0.2}
-  return entry
-
-
-def write_lines(path, records):
-  path.write_text(''.join(json.dumps(r) + '\n' for r in records))
-
-
-def summary(records):
-  return evaluation.summarize(
-    evaluation.compare(
-      [r['attempts'] for r in records],
-      [r['attempts'] for r in records],
-      np.array([[o == 'right' for o in r['outcomes']] for r in records]),
-      np.array([r['truncated'] for r in records]),
-    ),
-    resamples=200,
-    seed=0,
-  )
-
-
-def sample(stage, number, record, turns):
-  return record | {
-    'stage': stage,
-    'step': number,
-    'reward': [0.0] * (turns - 1) + [11.0],
-    'advantage': [0.25] * turns,
-  }
-
-
-def write_run(folder, turns):
-  """Writes a run of two stages; its numbers can be counted by hand."""
-  config = config_lib.default()
-  (folder / 'config.json').write_text(config.to_json())
-  (folder / 'evaluations').mkdir()
-  checkpoints = {'base': BEFORE, 'stage1': AFTER, 'stage2': AFTER}
-  evaluations = {k: rows(fates, turns) for k, fates in checkpoints.items()}
-  for name, records in evaluations.items():
-    write_lines(folder / 'evaluations' / f'{name}.jsonl', records)
-  summaries = {name: summary(r) for name, r in evaluations.items()}
-  (folder / 'eval.json').write_text(json.dumps(summaries))
-  stages = ('stage1', 'stage2')
-  steps = [step(s, n, turns) for s in stages for n in range(1, 13)]
-  write_lines(folder / 'metrics.jsonl', steps)
-  record = row(1, AFTER[1], turns)
-  drawn = [sample(s, 10, record, turns) for s in stages]
-  write_lines(folder / 'samples.jsonl', drawn)
-  return folder
-
-
-def build_with_strange_values(run, values):
-  """Builds where stage 2 and one evaluation hold these values alone."""
-  steps = [step('stage1', n, 2) for n in (1, 2)]
-  for number, value in enumerate(values, start=1):
-    strange = dict.fromkeys(step('stage2', 1, 2), value)
-    steps.append(strange | {'stage': 'stage2', 'step': number})
-  write_lines(run / 'metrics.jsonl', steps)
-  summaries = json.loads((run / 'eval.json').read_text())
-  names = summaries['base'].keys()
-  strange = dict(zip(names, itertools.cycle(values), strict=False))
-  summaries['stage1'] = strange
-  (run / 'eval.json').write_text(json.dumps(summaries))
-  assert Page(build(run).read_text()).tags['svg'] == len(FIGURES)
-
-
-class Page(html.parser.HTMLParser):
-  """What a browser would find: tags, attributes, and text of each tag."""
-
-  VOID = ('meta', 'link', 'img', 'br', 'input')
-
-  def __init__(self, text):
-    super().__init__()
-    self.tags, self.attributes, self.open = collections.Counter(), [], []
-    self.texts = []
-    self.feed(text)
-    self.close()
-
-  def handle_starttag(self, tag, attrs):
-    self.tags[tag] += 1
-    self.attributes += [(tag, *pair) for pair in attrs]
-    if tag not in self.VOID:
-      self.open.append(tag)
-    if tag == 'pre':
-      self.texts.append('')
-
-  def handle_startendtag(self, tag, attrs):
-    self.tags[tag] += 1
-    self.attributes += [(tag, *pair) for pair in attrs]
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-
-  def handle_data(self, data):
-    if 'pre' in self.open:
-      self.texts[-1] += data
-
-
-@pytest.fixture
-def run(tmp_path):
-  return write_run(tmp_path, turns=2)
-
-
-@pytest.fixture
-def unsaved(monkeypatch):
-  """Draws all figures but renders none, which takes most of the time."""
-
-  def picture(name, caption, draw):
-    draw()
-    return style.Picture(name, caption, b'', '<svg></svg>')
-
-  monkeypatch.setattr(style, 'picture', picture)
-
-
-@pytest.fixture(scope='module')
-def built(tmp_path_factory):
-  folder = write_run(tmp_path_factory.mktemp('built'), turns=2)
-  return build(folder)
 
 
 @pytest.fixture(scope='module')
@@ -265,16 +100,6 @@ def test_ids_are_unique_and_every_reference_within_the_page_resolves(built):
   described = re.findall(r'aria-describedby="([^"]*)"', text)
   assert len(described) == len(FIGURES)
   assert set(described) <= ids.keys()
-
-
-def test_every_figure_is_a_picture_of_its_own_and_stands_on_the_page(built):
-  plots = built.parent / 'plots'
-  assert {p.name for p in plots.iterdir()} == {f'{n}.png' for n in FIGURES}
-  for path in plots.iterdir():
-    image = matplotlib.image.imread(io.BytesIO(path.read_bytes()), 'png')
-    assert image.shape[1] == 1280
-    assert 0.005 < (image[..., :3].min(-1) < 0.9).mean() < 0.9
-  assert Page(built.read_text()).tags['svg'] == len(FIGURES)
 
 
 def test_the_first_sentence_says_what_training_changed(built):
@@ -364,195 +189,6 @@ def test_three_turns_reach_every_part_of_the_report(tmp_path):
   assert {p.stem for p in (tmp_path / 'plots').iterdir()} == FIGURES
 
 
-@pytest.fixture
-def asked(run):
-  """A run whose final model was asked for three attempts too."""
-  config = json.loads((run / 'config.json').read_text())
-  config['eval']['attempts'] = 3
-  (run / 'config.json').write_text(json.dumps(config))
-  more = rows(AFTER, 3)
-  write_lines(run / 'evaluations' / 'attempts3.jsonl', more)
-  summaries = json.loads((run / 'eval.json').read_text())
-  summaries['attempts3'] = summary(more)
-  (run / 'eval.json').write_text(json.dumps(summaries))
-  return run
-
-
-def test_what_a_model_is_asked_beside_stands_behind_the_stages(asked):
-  read = files.read(asked)
-  assert list(read.summaries) == ['base', 'stage1', 'stage2', 'attempts3']
-  assert list(read.rows) == list(read.summaries)
-  assert read.checkpoints == ['base', 'stage1', 'stage2']
-  assert (read.trained, read.newest) == ('stage2', 'stage2')
-
-
-def test_only_pairs_of_attempts_that_were_made_have_a_bar(asked):
-  (axes,) = figures.transitions(files.read(asked)).axes
-  labels = [label.get_text() for label in axes.get_yticklabels()]
-  assert len(labels) == 4 + 1  # Of attempt 3 one alone knows.
-  assert labels[3:] == [
-    'Asked 3 times\nattempt 1 to 2',
-    'Asked 3 times\nattempt 2 to 3',
-  ]
-
-
-def test_a_caption_speaks_of_what_is_drawn(asked):
-  run = files.read(asked)
-  made = figures.pictures(run)
-  assert 'Below each group' in made['accuracy'].caption
-  assert 'Thick' not in made['training_accuracy'].caption  # Too few steps.
-  longer = [
-    dataclasses.replace(part, steps=part.steps * curves.PARTS_SMOOTHED * 2)
-    for part in run.segments
-  ]
-  made = figures.pictures(dataclasses.replace(run, segments=tuple(longer)))
-  assert 'Thick: its moving average.' in made['training_accuracy'].caption
-
-
-def test_numbers_on_bars_do_not_run_into_each_other(asked):
-  with mpl.rc_context(style.LOOK):  # As `style.picture` draws it.
-    drawn = figures.accuracy(files.read(asked))
-    drawn.draw_without_rendering()
-  (axes,) = drawn.axes
-  boxes = [text.get_window_extent() for text in axes.texts]
-  assert len(boxes) == 3 * 2 + 3
-  for one, other in itertools.combinations(boxes, 2):
-    assert not one.overlaps(other)
-  labels = [label.get_text() for label in axes.get_xticklabels()]
-  assert all('points' in label for label in labels)
-
-
-@pytest.mark.usefixtures('unsaved')
-def test_ten_turns_are_drawn(tmp_path):
-  text = build(write_run(tmp_path, turns=10)).read_text()
-  assert 'Training raised tenth attempts from' in text
-  assert {p.stem for p in (tmp_path / 'plots').iterdir()} == FIGURES
-
-
-@pytest.mark.parametrize(
-  ('missing', 'lost'),
-  [
-    ('config.json', set()),
-    ('eval.json', {'accuracy', 'transitions'}),
-    ('metrics.jsonl', {n for n in FIGURES if n.startswith('training')}
-     | {'health', 'seconds'}),
-    ('samples.jsonl', set()),
-    ('evaluations/stage2.jsonl', set()),
-  ],
-)  # fmt: skip
-@pytest.mark.usefixtures('unsaved')
-def test_a_run_without_a_file_loses_what_that_file_told(run, missing, lost):
-  (run / missing).unlink()
-  text = build(run).read_text()
-  assert {p.stem for p in (run / 'plots').iterdir()} == FIGURES - lost
-  assert 'could not be read' not in text
-
-
-@pytest.mark.usefixtures('unsaved')
-def test_a_run_that_is_still_in_stage_one_says_so(run):
-  for name in ('stage1', 'stage2'):
-    (run / 'evaluations' / f'{name}.jsonl').unlink()
-  (run / 'eval.json').unlink()
-  write_lines(run / 'metrics.jsonl', [step('stage1', n, 2) for n in (1, 2)])
-  heading = re.search(r'<h1>(.*?)</h1>', build(run).read_text())[1]
-  assert heading.replace(words.SPACE, ' ') == (
-    'Training has reached step 2 of Stage I; no evaluation has been written yet'
-  )
-
-
-def test_an_empty_work_directory_gives_a_page_that_claims_nothing(tmp_path):
-  text = build(tmp_path).read_text()
-  assert 'This run has written nothing yet' in text
-  assert '%' not in re.sub(
-    r'<style>.*?</style>|<dl>.*?</dl>', '', text, flags=re.S
-  )
-  assert list((tmp_path / 'plots').iterdir()) == []
-
-
-@pytest.mark.parametrize(
-  'name', ['metrics.jsonl', 'samples.jsonl', 'evaluations/stage2.jsonl']
-)
-@pytest.mark.parametrize(
-  'tail', ['{"stage": "sta', '[]', 'null', '"x"', '{}', '\x00\x00', '[' * 9999]
-)
-def test_a_line_cut_short_is_left_out_and_noted(run, name, tail):
-  whole = files.read(run)
-  with (run / name).open('a') as file:
-    file.write(tail)
-  found = files.read(run)
-  assert (found.segments, found.rows, found.samples) == (
-    whole.segments,
-    whole.rows,
-    whole.samples,
-  )
-  assert whole.notes == ()
-  [note] = found.notes
-  assert note.startswith(f'{name}: 1 of ')
-
-
-@pytest.mark.parametrize(
-  'change',
-  [
-    {'outcomes': ['right']},
-    {'outcomes': ['right', 'splendid']},
-    {'outcomes': [[], {}]},
-    {'attempts': [], 'outcomes': [], 'truncated': []},
-    {'attempts': None},
-    {'attempts': ['a'], 'outcomes': ['right'], 'truncated': [False]},
-  ],
-)
-def test_a_row_that_does_not_fit_the_others_is_left_out_and_noted(run, change):
-  path = run / 'evaluations' / 'stage2.jsonl'
-  write_lines(path, [*rows(AFTER, 2), row(99, AFTER[0], 2) | change])
-  found = files.read(run)
-  assert len(found.rows['stage2']) == 40
-  [note] = found.notes
-  assert note.startswith('evaluations/stage2.jsonl: 1 ')
-  assert note in page.page(found, {})
-
-
-@pytest.mark.parametrize('content', ['', '{"base": {', '[1, 2]', '\ufffd'])
-def test_an_evaluation_that_is_not_json_is_left_out_and_noted(run, content):
-  (run / 'eval.json').write_text(content)
-  found = files.read(run)
-  assert found.summaries == {}
-  [note] = found.notes
-  assert note.startswith('eval.json is damaged')
-  assert 'Delete it' in note
-
-
-@pytest.mark.parametrize('value', [None, 'many', [], {}, True])
-@pytest.mark.usefixtures('unsaved')
-def test_a_metric_that_is_never_a_number_does_not_stop_the_report(run, value):
-  build_with_strange_values(run, [value])
-
-
-def test_a_metric_that_is_no_usable_number_does_not_stop_the_report(run):
-  huge = [1e30, -1e30, float('inf'), float('nan'), 10**400]
-  build_with_strange_values(run, [*huge, None, 'many', [], {}, True])
-
-
-@pytest.mark.usefixtures('unsaved')
-def test_half_a_surrogate_pair_does_not_stop_the_report(run):
-  path = run / 'evaluations' / 'stage2.jsonl'
-  records = rows(AFTER, 2)
-  records[0]['attempts'] = ['\ud83d', '\udc00 tail']
-  write_lines(path, records)
-  assert '? tail' in Page(build(run).read_text('utf-8')).texts
-
-
-def test_a_resumed_run_counts_the_last_writing_of_a_step(run):
-  entries = [step('stage1', n, 2) | {'reward': r} for n, r in
-             [(1, 0.1), (2, 0.2), (3, 0.3), (2, 0.7)]]  # fmt: skip
-  entries += [step('stage2', n, 2) | {'reward': 0.9} for n in (1, 2)]
-  write_lines(run / 'metrics.jsonl', entries)
-  first, second = files.read(run).segments
-  assert first.series('reward').tolist() == [0.1, 0.7, 0.3]
-  assert first.x.tolist() == [1, 2, 3]
-  assert second.x.tolist() == [4, 5]
-  assert np.isnan(second.series('not logged')).all()
-
-
 def test_the_same_files_give_the_same_bytes_wherever_they_lie(built, run):
   def everything(folder):
     paths = [folder / 'report.html', *(folder / 'plots').iterdir()]
@@ -619,17 +255,6 @@ def test_what_an_attempt_was_paid_stands_beside_what_it_earned(run):
   ]
 
 
-def test_tokens_that_do_not_fit_each_other_cost_their_line_alone(run):
-  entry = sample('stage2', 10, row(1, AFTER[1], 2), 2)
-  whole = {'tokens': ['a', 'b'], 'turn': [1, 2], 'logp': [0, 0], 'kl': [0, 0]}
-  short = whole | {'kl': [0]}
-  write_lines(run / 'samples.jsonl', [entry | whole, entry | short, entry])
-  found = files.read(run)
-  assert [s.tokens is None for s in found.samples] == [False, True]
-  assert found.samples[0].tokens.text == ('a', 'b')
-  assert '1 of' in found.notes[0]
-
-
 def test_a_setting_that_is_not_the_default_stands_first_with_it(run):
   config = config_lib.default()
   with config.unlocked():
@@ -678,19 +303,6 @@ def test_each_checkpoint_names_the_step_it_is_of(run):
   assert re.findall(r'step \d+', head) == ['step 140', 'step 120']
 
 
-@pytest.mark.parametrize(
-  ('values', 'panels'), [([0.1, 0.1], 5), ([0.1, 0.2], 6)]
-)
-def test_a_weight_that_never_moves_has_no_panel(run, values, panels):
-  steps = [
-    step('stage1', n, 2) | {'beta2': value, 'logp_gap_mean': 0.1}
-    for n, value in enumerate(values, start=1)
-  ]
-  write_lines(run / 'metrics.jsonl', steps)
-  figure = curves.health(files.read(run))
-  assert len([axes for axes in figure.axes if axes.lines]) == panels
-
-
 def test_a_run_of_another_method_does_not_pass_for_score(run):
   config = json.loads((run / 'config.json').read_text())
   assert 'one to compare' not in page.page(files.read(run), {})
@@ -706,59 +318,20 @@ def test_the_report_tells_what_its_task_is(built):
   assert about('of-my-own') == ''
 
 
-TEXTS = st.lists(st.text('ab 1.\n_²', max_size=70), min_size=1, max_size=4)
-
-
-@hypothesis.given(TEXTS)
-def test_marked_pieces_join_to_the_attempts_and_their_rests_agree(attempts):
-  marked = differences.pieces(attempts)
-  assert [''.join(p.text for p in parts) for parts in marked] == attempts
-  for before, after in itertools.pairwise(marked):
-    kept = ''.join(p.text for p in before if not p.gone)
-    assert kept == ''.join(p.text for p in after if not p.new)
-  assert not any(p.new for p in marked[0])
-  assert not any(p.gone for p in marked[-1])
-
-
-def test_a_number_is_compared_by_digits_and_a_text_by_words():
-  assert examples.marked(['633', '643', '643']) == [
-    '6<del>3</del>3',
-    '6<ins>4</ins>3',
-    '643',
-  ]
-  assert examples.marked(['The sum is 633.', 'The sum is 643.']) == [
-    'The sum is <del>633</del>.',
-    'The sum is <ins>643</ins>.',
-  ]
-  assert examples.marked(['1', '2', '3']) == [
-    '<del>1</del>',
-    '<ins><del>2</del></ins>',
-    '<ins>3</ins>',
-  ]
-
-
-@pytest.mark.parametrize(
-  ('name', 'label'),
-  [
-    ('base', 'Before training'),
-    ('stage1', 'After Stage I'),
-    ('stage1b', 'After Stage I(b)'),
-    ('stage2', 'After Stage II'),
-    ('stage2round1', 'After Stage II, round 1'),
-    ('round2', 'After Round 2'),
-    ('round2stage1', 'After Round 2, Stage I'),
-    ('training', 'After training'),
-    ('star', 'star'),
-  ],
-)
-def test_checkpoints_have_plain_names(name, label):
-  assert words.checkpoint(name).replace(words.SPACE, ' ') == label
-
-
-def test_numbers_print_alike_whichever_way_they_were_computed():
-  assert words.percent(0.9065 - 0.658, signed=True) == '+24.9'
-  assert words.percent(0.2485, signed=True) == '+24.9'
-  assert words.percent(np.float64(0.9065)) == words.percent(0.9065)
-  assert words.percent(-0.0001, signed=True) == '+0.0'
-  assert words.percent(-0.112, signed=True) == '−11.2'
-  assert words.percent(float('nan')) == '–'
+@pytest.mark.usefixtures('unsaved')
+def test_a_model_that_is_evaluated_alone_is_not_spoken_of_as_trained(run):
+  config = json.loads((run / 'config.json').read_text())
+  (run / 'config.json').write_text(json.dumps(config | {'job': 'evaluate'}))
+  summaries = json.loads((run / 'eval.json').read_text())
+  (run / 'eval.json').write_text(json.dumps({'base': summaries['base']}))
+  for path in (run / 'evaluations').iterdir():
+    if path.stem != 'base':
+      path.unlink()
+  (run / 'metrics.jsonl').unlink()
+  (run / 'samples.jsonl').unlink()
+  text = build(run).read_text().replace(words.SPACE, ' ')
+  assert '<h1>As evaluated, first attempts are 50.0 % right, second' in text
+  assert 'evaluates a model, and trains nothing' in text
+  assert 'of 40 problems as evaluated' in text
+  assert 'Before training' not in text
+  assert 'before training' not in text
