@@ -71,15 +71,15 @@ _parts.defvjp(lambda x: (_parts(x), None), lambda _, parts: (jnp.stack(parts),))
 def limits(cores: int) -> dict[str, int]:
   """Returns `few` and `some` of Execution, as they are fastest on a CPU.
 
-  Turned kernels are the fastest form from 3 rows to 64, or as fast as another;
-  for one row and two it is blocks, which one core alone reads, however many
-  there are. More than two cores were not measured (docs/performance.md, "Kernels
-  in blocks, and turned").
+  Turned kernels are the fastest form up to 64 rows, or as fast as another, but for
+  the fewest: there it is blocks, up to four rows on one core and two on two, as
+  one core alone reads them. More cores were not measured (docs/performance.md,
+  "Kernels in blocks, and turned").
 
   Args:
     cores: of the processor, that the program may use.
   """
-  return {'few': 2 if cores <= 2 else 0, 'some': 64}
+  return {'few': 4 // cores, 'some': 64}
 
 
 def form_of(execution: Execution, rows: int) -> str:

@@ -91,7 +91,7 @@ def test_other_forms_are_for_float32_on_one_cpu(monkeypatch):
   assert programs.few_rows(one, 'bfloat16') == {}
   assert programs.few_rows(one.abstract_mesh, 'float32') == {}
   monkeypatch.setattr(programs, '_cores', lambda: 1)
-  assert programs.few_rows(one, 'float32')['few'] == 2
+  assert programs.few_rows(one, 'float32')['few'] == 4
   monkeypatch.setattr(programs, '_cores', lambda: 64)
   assert programs.few_rows(one, 'float32')['few'] == 0
 
