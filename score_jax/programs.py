@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import math
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -299,9 +300,33 @@ def _products(mesh: Mesh | AbstractMesh, wanted: str) -> str:
   """Returns `Execution.products`; what is for CPUs alone, nowhere else.
 
   A plan may be for other devices than those that the settings are for.
+
+  Raises:
+    ConfigError: if its products might never end here.
   """
   is_cpu = isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == 'cpu'
-  return wanted if is_cpu else 'xla'
+  if not is_cpu:
+    return 'xla'
+  config_lib.refuse(
+    wanted == 'onednn' and not onednn_ends(),
+    'model.products=onednn may wait for itself for ever on several cores without '
+    'AVX-512, as here; set model.products=xla.',
+  )
+  return wanted
+
+
+def onednn_ends() -> bool:
+  """Returns whether oneDNN's products are sure to end on this processor.
+
+  Without AVX-512 a thread that computes some products of a batch waits for the
+  others to share one of its own; two that do so wait for ever.
+  """
+  if _cores() == 1:
+    return True
+  try:
+    return 'avx512f' in pathlib.Path('/proc/cpuinfo').read_text()
+  except OSError:
+    return False
 
 
 def _cores() -> int:

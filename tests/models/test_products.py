@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import platform
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 from score_jax import config as config_lib
 from score_jax import programs, sharding
+from score_jax.config import ConfigError
 from score_jax.models.layers import product
 from score_jax.models.products import compiler_options
 from tests import tiny
@@ -60,7 +62,8 @@ def test_a_program_multiplies_by_the_library_that_it_asks_for():
   assert 'onednn' not in compiled(tiny.Execution())
 
 
-def test_it_is_for_programs_on_cpus():
+def test_it_is_for_programs_on_cpus(monkeypatch):
+  monkeypatch.setattr(programs, 'onednn_ends', lambda: True)
   config = config_lib.default()
   config.model.products = 'onednn'
   mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
@@ -70,3 +73,21 @@ def test_it_is_for_programs_on_cpus():
 
   assert products(mesh) == 'onednn'
   assert products(mesh.abstract_mesh) == 'xla'
+  monkeypatch.setattr(programs, 'onednn_ends', lambda: False)
+  with pytest.raises(
+    ConfigError, match=r'AVX-512, as here; set model.products'
+  ):
+    products(mesh)
+  assert products(mesh.abstract_mesh) == 'xla'
+
+
+@pytest.mark.parametrize(
+  ('cores', 'flags', 'ends'),
+  [(1, 'avx2', True), (2, 'avx2', False), (2, 'avx2 avx512f', True)],
+)
+def test_its_products_end_where_one_thread_waits_for_no_other(
+  monkeypatch, cores, flags, ends
+):
+  monkeypatch.setattr(programs, '_cores', lambda: cores)
+  monkeypatch.setattr(pathlib.Path, 'read_text', lambda path: f'flags: {flags}')
+  assert programs.onednn_ends() is ends

@@ -35,6 +35,11 @@ class Entrant:
   python: str = sys.executable  # That has what it needs.
   memory: str = ''  # GLIBC_TUNABLES that it is started with.
 
+  @property
+  def is_ours(self) -> bool:
+    """Whether all others are held against it, so that nothing goes without it."""
+    return not self.peer and not self.variant
+
 
 _LEARNS = ('update', 'iterate')
 ENTRANTS = (
@@ -168,7 +173,7 @@ def hold(chosen: list[Entrant], job: workload.Job, rounds: int) -> Report:
       try:
         ready = _begin(entrant, job, running)
       except RuntimeError as error:
-        if not entrant.peer:
+        if entrant.is_ours:
           raise
         report.left_out[place] = f'failed: {error}'
         continue
@@ -201,7 +206,7 @@ def _repeat(
   try:
     samples[entrant].append(asked.ask())
   except RuntimeError as error:
-    if not entrant.peer:
+    if entrant.is_ours:
       raise
     del samples[entrant]
     return f'failed: {error}'

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_jax import learner, likelihood, objective, optimizers, sampler
+from score_jax import (
+  learner,
+  likelihood,
+  objective,
+  optimizers,
+  programs,
+  sampler,
+)
 from score_jax.models import families, stack, weights
 from score_jax.models.architecture import Execution
 from score_jax.models.transformer import Transformer
@@ -30,6 +38,8 @@ def _load(job: Job):
   config = families.model_config(weights.read_config(job.folder))
   limits = stack.limits(len(os.sched_getaffinity(0)))  # As settings give them.
   products = job.variant or 'xla'
+  if products == 'onednn' and not programs.onednn_ends():
+    sys.exit('several cores without AVX-512, where it may never end')
   model = Transformer(config, Execution(products=products, **limits))
   return model, weights.load(job.folder, weights.target(model))
 
