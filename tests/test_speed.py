@@ -91,6 +91,23 @@ def test_a_process_that_ends_says_why():
     asked.close()
 
 
+class Ended:
+  """A process that was there when the rounds began."""
+
+  def ask(self):
+    raise RuntimeError('no answer in 600 s')
+
+
+def test_one_that_fails_is_dropped_unless_all_are_held_against_it():
+  ours, variant, *_ = contest.ENTRANTS
+  samples = {ours: [], variant: []}
+  why = contest._repeat(Ended(), variant, samples)
+  assert why == 'failed: no answer in 600 s'
+  assert list(samples) == [ours]
+  with pytest.raises(RuntimeError, match='no answer'):
+    contest._repeat(Ended(), ours, samples)
+
+
 def test_what_computes_something_else_is_not_measured():
   ours = {'tokens': [[2, 3], [4, 5]], 'logp': [-1.0, -2.0]}
   assert contest.difference(ours, ours) == ''
