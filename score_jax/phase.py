@@ -322,9 +322,11 @@ def sampled(graded: rollout.Rollout, second_attempts: int) -> dict[str, int]:
     graded: trajectories.
     second_attempts: adjacent ones that share a first attempt, which counts once.
   """
-  span = shards.fetch(graded.trajectory.span)
+  span, turn = shards.fetch((graded.trajectory.span, graded.trajectory.turn))
   tokens = span[..., 1] - span[..., 0]
+  # A greedy attempt at such a problem (ReMax) is sampled nevertheless.
   own = np.array([not problem.attempt for problem in graded.problems])
+  own |= (turn == 1).any(axis=1)
   first = tokens[:, 0][own][::second_attempts]
   later = tokens[:, 1:]
   return {

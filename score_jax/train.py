@@ -214,7 +214,7 @@ def _measured(
   c, folder = stage.job.config.profile, stage.job.workdir / 'profile' / name
   # All processes do the same, so one of them is looked at.
   first = c.first_step if processes.is_first() else 0
-  if first and not made < first <= steps:
+  if first and made < steps and not made < first <= steps:
     say(
       f'warning   profile.first_step={first} is none of the steps {made + 1} to '
       f'{steps} that {name} has to make, so nothing of it is traced'

@@ -103,7 +103,14 @@ def test_attempts_that_the_task_gives_are_not_counted_as_sampled():
   assert found == {'sampled_attempts': 4, 'sampled_tokens': 10}
   first, second = graded.problems
   given = (dataclasses.replace(first, attempt='a'), second)
-  found = phase.sampled(dataclasses.replace(graded, problems=given), 1)
+  graded = dataclasses.replace(graded, problems=given)
+  # As a greedy attempt is, in place of the one that is given.
+  assert phase.sampled(graded, 1) == found
+  turn = np.array(graded.trajectory.turn)
+  turn[0, turn[0] == 1] = 0
+  trajectory = dataclasses.replace(graded.trajectory, turn=turn)
+  graded = dataclasses.replace(graded, trajectory=trajectory)
+  found = phase.sampled(graded, 1)
   assert found == {'sampled_attempts': 3, 'sampled_tokens': 8}
 
 
