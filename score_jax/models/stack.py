@@ -71,15 +71,15 @@ _parts.defvjp(lambda x: (_parts(x), None), lambda _, parts: (jnp.stack(parts),))
 def limits(cores: int) -> dict[str, int]:
   """Returns `few` and `some` of Execution, as they are fastest on a CPU.
 
-  Turned kernels are the fastest form up to 64 rows, or as fast as another, but for
-  the fewest: there it is blocks, up to four rows on one core and two on two, as
-  one core alone reads them. More cores were not measured (docs/performance.md,
-  "Kernels in blocks, and turned").
+  Turned kernels are the fastest form up to 128 rows, or as fast as another, but
+  for one row and two: there it is blocks, on up to two cores, as one core alone
+  reads them. More cores were not measured (docs/performance.md, "Kernels in
+  blocks, and turned").
 
   Args:
     cores: of the processor, that the program may use.
   """
-  return {'few': 4 // cores, 'some': 64}
+  return {'few': 2 if cores <= 2 else 0, 'some': 128}
 
 
 def form_of(execution: Execution, rows: int) -> str:
@@ -152,8 +152,11 @@ def product(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
   """
   rows = x.reshape(-1, x.shape[-1])
   if kernel.ndim == 2:
-    out = jnp.matmul(kernel, rows.T, preferred_element_type=dtype)
-    out = jax.lax.optimization_barrier(out).T  # Else XLA turns them back.
+    # Barriers keep what lies between two products turned. Else XLA turns kernels
+    # back, and number by number what comes in, with all that made it.
+    columns = jax.lax.optimization_barrier(rows.T)
+    out = jnp.matmul(kernel, columns, preferred_element_type=dtype)
+    out = jax.lax.optimization_barrier(out).T
   else:
     each = jnp.broadcast_to(rows, (len(kernel), *rows.shape))
     out = jnp.matmul(each, kernel, preferred_element_type=dtype)

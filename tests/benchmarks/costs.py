@@ -61,7 +61,6 @@ class Case:
   ends: int = 0  # Of the vocabulary's tokens, all alike likely, end an attempt.
   compact: tuple[float, ...] = ()
   refill: int = 0  # Rows decoded at a time.
-  grow: int = 0  # Columns that a cache grows by.
   mean: int = 0  # Of geometric lengths that the update reads; 0 = all longest.
   parts: int = 1  # Of the update.
   widths: tuple[float, ...] = ()
@@ -119,7 +118,6 @@ def sampling(case: Case) -> Callable[[], Any]:
     pad=0,
     compact=case.compact,
     refill=case.refill,
-    grow=case.grow,
   )
   model = model_of(case.layers, case.vocab, case.forms)
   program = sampler.make_sampler(model, plan)
@@ -322,22 +320,23 @@ def early() -> Iterator[dict[str, Any]]:
   among rows that all go on; it is measured with the others, in turns. The floor
   pays for each step what as many rows cost as are alive in it. The steps are
   paid for the rows that each of them reads, which have a prompt each unless all
-  are read; what the whole took beside them is for moving rows, and for caches
-  that grow.
+  are read; what the whole took beside them is for moving rows.
   """
   import numpy as np
 
   from score_jax import batching
 
   finer = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.12, 0.08, 0.05, 0.03)
+  seven = (0.75, 0.5, 0.35, 0.25, 0.17, 0.12, 0.06)
   halves = (0.5, 0.25, 0.12)
   ways = {
     'all rows go on': {},
     'halves': {'compact': halves},
     'finer': {'compact': finer},
-    'halves, grown by 16': {'compact': halves, 'grow': 16},
     '32 at a time, halves': {'compact': halves, 'refill': 32},
     '64 at a time, halves': {'compact': halves, 'refill': 64},
+    '96 at a time, seven shares': {'compact': seven, 'refill': 96},
+    '128 at a time, seven shares': {'compact': seven, 'refill': 128},
   }
   (reads, shared), (_, apart) = _prices(8), _prices(1)
   for rows in (16, 64, 256):
