@@ -327,16 +327,18 @@ def early() -> Iterator[dict[str, Any]]:
   from score_jax import batching
 
   finer = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.12, 0.08, 0.05, 0.03)
-  seven = (0.75, 0.5, 0.35, 0.25, 0.17, 0.12, 0.06)
   halves = (0.5, 0.25, 0.12)
+  # Of so many rows, sixteens of them: products come in tiles of about as many.
+  thirds = (0.667, 0.5, 0.333, 0.167, 0.083)
+  quarters = (0.75, 0.5, 0.25, 0.125, 0.0625)
   ways = {
     'all rows go on': {},
     'halves': {'compact': halves},
     'finer': {'compact': finer},
     '32 at a time, halves': {'compact': halves, 'refill': 32},
     '64 at a time, halves': {'compact': halves, 'refill': 64},
-    '96 at a time, seven shares': {'compact': seven, 'refill': 96},
-    '128 at a time, seven shares': {'compact': seven, 'refill': 128},
+    '96 at a time, thirds': {'compact': thirds, 'refill': 96},
+    '128 at a time, quarters': {'compact': quarters, 'refill': 128},
   }
   (reads, shared), (_, apart) = _prices(8), _prices(1)
   for rows in (16, 64, 256):
