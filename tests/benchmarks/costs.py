@@ -328,7 +328,7 @@ def early() -> Iterator[dict[str, Any]]:
 
   finer = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.12, 0.08, 0.05, 0.03)
   halves = (0.5, 0.25, 0.12)
-  # Of so many rows, sixteens of them: products come in tiles of about as many.
+  # Of 96 and of 128 rows, as many sixteens and at last half of one.
   thirds = (0.667, 0.5, 0.333, 0.167, 0.083)
   quarters = (0.75, 0.5, 0.25, 0.125, 0.0625)
   ways = {
