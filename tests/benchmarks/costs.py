@@ -1,7 +1,8 @@
 """How cost grows, and what sharing, leaving out and chunking save.
 
     python -m tests.benchmarks.costs [--repeats=3] [--cores=1]
-      [--only=growth,prompts,blocks,early,padding,memory] [--out=FILE.json]
+      [--only=growth,prompts,blocks,early,padding,memory] [--rows=16,64,256,512]
+      [--out=FILE.json]
 
 Seconds on pinned cores: of the processor on one, which other programs do not
 lengthen, and of the clock on more; the median of the repeats. Compilation is
@@ -30,6 +31,9 @@ _ONLY = flags.DEFINE_list(
   'only',
   ['growth', 'prompts', 'blocks', 'early', 'padding', 'memory'],
   'What is measured.',
+)
+_ROWS = flags.DEFINE_list(
+  'rows', ['16', '64', '256', '512'], 'Batches of which rows end early.'
 )
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'Of each.', lower_bound=1)
 _CORES = flags.DEFINE_integer('cores', 1, 'To pin to.', lower_bound=1)
@@ -301,8 +305,10 @@ def _prices(each: int) -> tuple[dict[int, float], Callable]:
   """
   import numpy as np
 
+  batches = [int(rows) for rows in _ROWS.value]
+  priced = {1, 2, 4, 8, 16, 32, 64, 96, 128, 256, *batches}
   reads, steps = {}, {0: 0.0}
-  for rows in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+  for rows in sorted(n for n in priced if n <= max(batches)):
     case = Case(rows=rows, each=min(each, rows))
     reads[rows] = timed(sampling(dataclasses.replace(case, new=1)))
     steps[rows] = (timed(sampling(case)) - reads[rows]) / (case.new - 1)
@@ -341,7 +347,7 @@ def early() -> Iterator[dict[str, Any]]:
     '128 at a time, quarters': {'compact': quarters, 'refill': 128},
   }
   (reads, shared), (_, apart) = _prices(8), _prices(1)
-  for rows in (16, 64, 256):
+  for rows in map(int, _ROWS.value):
     case = Case(rows=rows, each=8)
     ends = 32  # Of 512, so that one token of 16 ends an attempt.
     cases = {
