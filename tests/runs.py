@@ -159,6 +159,7 @@ def recorded(workdir: pathlib.Path) -> int:
 
 def _run(arguments: list[str], log: str, environment: dict[str, str]) -> None:
   gc.freeze()  # What is imported stays: collections need not look at it.
+  gc.set_threshold(50_000, 20, 50)  # As in conftest.py.
   os.chdir(ROOT)
   with open(log, 'w') as file:
     os.dup2(file.fileno(), 1)
