@@ -16,14 +16,11 @@ os.environ['GCS_STAT_CACHE_MAX_AGE'] = '0'
 
 import jax
 import pytest
-from runs import Runs
+from runs import COLLECTED, Runs
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_enable_compilation_cache', False)
-
-
-# Compiled programs are millions of objects, and a full collection looks at each.
-gc.set_threshold(50_000, 20, 50)
+gc.set_threshold(*COLLECTED)
 
 # What takes longest, in this order, so that no worker is left with it alone.
 FIRST = (

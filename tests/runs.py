@@ -48,6 +48,8 @@ SMALL = {
   'log.report': False,
   'log.tensorboard': False,
 }
+# Compiled programs are millions of objects, and a full collection looks at each.
+COLLECTED = 50_000, 20, 50
 TIMEOUT = 900  # Of what hangs: a busy machine takes several times as long.
 # Not this file: the process that imports them has not the tests' folder on its
 # path, but may have a folder runs/, which make demo leaves, in its place.
@@ -159,7 +161,7 @@ def recorded(workdir: pathlib.Path) -> int:
 
 def _run(arguments: list[str], log: str, environment: dict[str, str]) -> None:
   gc.freeze()  # What is imported stays: collections need not look at it.
-  gc.set_threshold(50_000, 20, 50)  # As in conftest.py.
+  gc.set_threshold(*COLLECTED)
   os.chdir(ROOT)
   with open(log, 'w') as file:
     os.dup2(file.fileno(), 1)

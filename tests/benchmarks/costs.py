@@ -35,6 +35,7 @@ _ONLY = flags.DEFINE_list(
 _ROWS = flags.DEFINE_list(
   'rows', ['16', '64', '256', '512'], 'Batches of which rows end early.'
 )
+EACH = 8  # Of these rows share a prompt.
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'Of each.', lower_bound=1)
 _CORES = flags.DEFINE_integer('cores', 1, 'To pin to.', lower_bound=1)
 _OUT = flags.DEFINE_string('out', '', 'All numbers, as JSON.')
@@ -297,6 +298,18 @@ def blocks() -> Iterator[dict[str, Any]]:
     }
 
 
+def _batches() -> list[int]:
+  """Returns the rows of the batches of which rows end early.
+
+  Raises:
+    app.UsageError: where one is not of whole groups.
+  """
+  for rows in _ROWS.value:
+    if not rows.isdecimal() or not int(rows) or int(rows) % EACH:
+      raise app.UsageError(f'--rows: {rows!r}; it is a multiple of {EACH}.')
+  return [int(rows) for rows in _ROWS.value]
+
+
 def _prices(each: int) -> tuple[dict[int, float], Callable]:
   """Returns what reading prompts costs, and a step, of so many rows.
 
@@ -305,7 +318,7 @@ def _prices(each: int) -> tuple[dict[int, float], Callable]:
   """
   import numpy as np
 
-  batches = [int(rows) for rows in _ROWS.value]
+  batches = _batches()
   priced = {1, 2, 4, 8, 16, 32, 64, 96, 128, 256, *batches}
   reads, steps = {}, {0: 0.0}
   for rows in sorted(n for n in priced if n <= max(batches)):
@@ -346,9 +359,9 @@ def early() -> Iterator[dict[str, Any]]:
     '96 at a time, thirds': {'compact': thirds, 'refill': 96},
     '128 at a time, quarters': {'compact': quarters, 'refill': 128},
   }
-  (reads, shared), (_, apart) = _prices(8), _prices(1)
-  for rows in map(int, _ROWS.value):
-    case = Case(rows=rows, each=8)
+  (reads, shared), (_, apart) = _prices(EACH), _prices(1)
+  for rows in _batches():
+    case = Case(rows=rows, each=EACH)
     ends = 32  # Of 512, so that one token of 16 ends an attempt.
     cases = {
       name: dataclasses.replace(case, ends=ends, **way)
@@ -475,6 +488,7 @@ def main(argv) -> None:
   unknown = set(_ONLY.value) - set(MEASURED)
   if unknown:
     raise app.UsageError(f'--only: {unknown}; it is of {list(MEASURED)}.')
+  _batches()  # Refused before anything is measured.
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   machine.pin(_CORES.value)
   import jax
